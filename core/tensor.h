@@ -1,0 +1,64 @@
+/* tensor.h - the tensor as the core sees it.
+ *
+ * A handle (oct_tensor) and its storage are counted apart. The handle lives as long as Lua or the
+ * tape refers to it; the storage is dropped earlier where the tape or the step's scope is done with
+ * it (`storage` is then NULL), and whoever uses the handle after that gets a clear error.
+ * Always row-major and contiguous; a view is another handle on the same storage. */
+#ifndef OCT_TENSOR_H
+#define OCT_TENSOR_H
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "core/octet.h"
+
+typedef struct oct_storage {
+    atomic_int refs;
+    int purpose;                   /* OCT_PARAMETERS ... */
+    size_t bytes;
+    void *data;
+} oct_storage;
+
+struct oct_tensor {
+    atomic_int refs;
+    uint8_t dtype, ndim;
+    uint8_t requires_grad;         /* a leaf that collects a gradient, or the result of an op on one */
+    uint8_t is_parameter;          /* a leaf: backward leaves it and its gradient alone */
+    uint8_t kept;                  /* neither backward nor the scope's end drops its storage */
+    uint8_t grad_is_empty;         /* `grad` holds no value yet: the next writer overwrites it */
+    uint8_t on_tape;               /* an op's result that backward has still to visit */
+    int64_t shape[OCT_MAX_DIMS];
+    int64_t size;                  /* elements */
+    int64_t start;                 /* first element within the storage */
+    oct_storage *storage;          /* NULL: released */
+    oct_tensor *grad;              /* f32, same shape; NULL where there is none */
+    oct_tensor *scope_prev, *scope_next;
+    uint64_t version;              /* raised by whoever writes into the storage in place */
+};
+
+size_t oct_dtype_bytes(int dtype);
+const char *oct_dtype_name(int dtype);
+
+/* A new tensor of undefined content, one reference, owned by the caller; NULL with the error set. */
+oct_tensor *oct_tensor_make(int dtype, int ndim, const int64_t *shape, int purpose);
+/* Another handle on the same storage with another shape, from element `start` on. */
+oct_tensor *oct_tensor_view(oct_tensor *base, int64_t start, int ndim, const int64_t *shape);
+oct_tensor *oct_tensor_retain(oct_tensor *tensor);
+void oct_tensor_release(oct_tensor *tensor);       /* NULL is fine */
+void oct_tensor_drop(oct_tensor *tensor);          /* the storage only; the handle stays */
+
+/* First element. The caller has checked that the tensor is alive and of this type. */
+static inline void *oct_data(const oct_tensor *t)
+{
+    static const uint8_t bytes[OCT_DTYPES] = {4, 2, 2, 4, 1};
+    return (char *)t->storage->data + t->start * bytes[t->dtype];
+}
+static inline float *oct_f32(const oct_tensor *t) { return (float *)t->storage->data + t->start; }
+static inline int32_t *oct_i32(const oct_tensor *t) { return (int32_t *)t->storage->data + t->start; }
+static inline uint8_t *oct_u8(const oct_tensor *t) { return (uint8_t *)t->storage->data + t->start; }
+
+/* -1 with "OP: NAME was released ..." or "OP: NAME is i32, expected f32" where it does not hold. */
+int oct_check(const oct_tensor *tensor, const char *op, const char *name, int dtype);
+/* "[32 x 64]" into one of a few buffers of the thread. */
+const char *oct_shape_text(const oct_tensor *tensor);
+
+#endif

@@ -1,0 +1,138 @@
+/* kernels.h - the one table through which the core reaches the arithmetic of a device.
+ *
+ * A kernel knows nothing of tensors, tapes or errors: pointers, sizes, numbers. Matrices are
+ * row-major and contiguous. A kernel uses the threads it is given by OpenMP and gives the same
+ * result for any number of them: work is cut at places that depend on the sizes alone.
+ * `accumulate` 0: overwrite the result; 1: add to it. */
+#ifndef OCT_KERNELS_H
+#define OCT_KERNELS_H
+#include <stdint.h>
+
+/* Elementwise. ORDER UNARY: core/ops_elementwise.c, kernels/cpu/elementwise.c. */
+enum oct_unary {
+    OCT_NEG, OCT_EXP, OCT_LOG, OCT_SQRT, OCT_ABS, OCT_SQUARE, OCT_RECIPROCAL, OCT_TANH, OCT_SIGMOID,
+    OCT_RELU, OCT_GELU, OCT_SILU, OCT_UNARIES
+};
+enum oct_binary { OCT_ADD, OCT_SUB, OCT_MUL, OCT_DIV, OCT_MAXIMUM, OCT_MINIMUM, OCT_BINARIES };
+enum oct_reduction { OCT_SUM, OCT_MEAN, OCT_MAX, OCT_REDUCTIONS };
+
+/* Dropout's mask is drawn again in the backward pass instead of being kept: the draw of element i
+ * is 16 bits of Philox block offset + i / 8 of the stream (half-word i % 8, low halves first), and
+ * the element is dropped where it is below p * 65536, rounded to nearest. */
+typedef struct oct_dropout_mask {
+    float p;                       /* 0: no dropout */
+    uint64_t seed, offset;
+} oct_dropout_mask;
+
+/* A batch of sequences without padding: the tokens of sequence s are rows offsets[s] to
+ * offsets[s + 1] - 1. Attention looks at a sequence's own rows alone. */
+typedef struct oct_attention_shape {
+    const int32_t *offsets;        /* [sequences + 1], the first 0 */
+    int64_t sequences, heads, head_size;
+    float scale;                   /* of the scores, 1 / sqrt(head_size) */
+    int causal;                    /* 1: a token sees itself and those before it */
+    oct_dropout_mask dropout;      /* of the probabilities; element (row * heads + head) * stride + k,
+                                    * k the key's place within its sequence */
+    int64_t dropout_stride;        /* longest sequence, rounded up to a multiple of 8 */
+} oct_attention_shape;
+
+typedef struct oct_kernels {
+    const char *isa;
+
+    /* elementwise.c: y[n] = f(x[n]); dx[n] (+)= dy[n] * f'(x[n]), y = f(x) given too */
+    void (*unary)(float *y, const float *x, int64_t n, int op);
+    void (*unary_backward)(float *dx, const float *dy, const float *x, const float *y, int64_t n,
+                           int op, int accumulate);
+    /* y = op(a, b) over `ndim` dimensions of `shape`; strides in elements, 0 where broadcast */
+    void (*binary)(float *y, const float *a, const float *b, int ndim, const int64_t *shape,
+                   const int64_t *a_strides, const int64_t *b_strides, int op);
+    /* y = x * scale + shift; y (+)= x * scale */
+    void (*affine)(float *y, const float *x, int64_t n, float scale, float shift);
+    void (*add_scaled)(float *y, const float *x, int64_t n, float scale, int accumulate);
+    void (*fill)(float *y, int64_t n, float value);
+    /* y = x where kept, scaled by 1 / (1 - p), else 0 */
+    void (*dropout)(float *y, const float *x, int64_t n, oct_dropout_mask mask, int accumulate);
+    /* uniform in [low, high); normal by Box and Muller; element i from block offset + i / 4 */
+    void (*uniform)(float *y, int64_t n, float low, float high, uint64_t seed, uint64_t offset);
+    void (*normal)(float *y, int64_t n, float mean, float deviation, uint64_t seed, uint64_t offset);
+
+    /* reduce.c: x is [outer x size x inner], y [outer x inner]; MAX also gives the place in `at` */
+    void (*reduce)(float *y, int32_t *at, const float *x, int64_t outer, int64_t size, int64_t inner,
+                   int op);
+    /* sum of squares in double, summed in pieces of a fixed size */
+    double (*sum_squares)(const float *x, int64_t n);
+    /* 1 where every element is finite */
+    int (*all_finite)(const float *x, int64_t n);
+    /* dx[outer x size x inner] (+)= scale * dy[outer x inner] */
+    void (*spread)(float *dx, const float *dy, int64_t outer, int64_t size, int64_t inner,
+                   float scale, int accumulate);
+
+    /* matmul.c: y[m x n] (+)= op(a) op(b); a is [m x k], or [k x m] where transpose_a; likewise b.
+     * bf16: the products in bf16, the sums in f32. -1 where memory or oneDNN fails. */
+    int (*matmul)(float *y, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
+                  int transpose_a, int transpose_b, int accumulate, int bf16);
+    /* y[rows x out] = f(x[rows x in] w[out x in]' + bias); f is 0 for none, else the unary op,
+     * and `z`, where it is not NULL, keeps what f was applied to. `bias` may be NULL. */
+    int (*linear)(float *y, float *z, const float *x, const float *w, const float *bias, int64_t rows,
+                  int64_t out, int64_t in, int activation, int bf16);
+    /* dx[rows x in] (+)= dz w, dw[out x in] (+)= dz' x, dbias[out] (+)= column sums of dz, where
+     * dz[rows x out] = dy * f'(z) is built in `dz` (may be dy itself where there is no f). Each of
+     * dx, dw, dbias may be NULL; accumulate bits: 1 dx, 2 dw, 4 dbias. */
+    int (*linear_backward)(float *dx, float *dw, float *dbias, float *dz, const float *dy,
+                           const float *z, const float *x, const float *w, int64_t rows, int64_t out,
+                           int64_t in, int activation, int accumulate, int bf16);
+
+    /* norm.c: y = (x - mean) * rstd * gain + shift over rows of `width`; mean and rstd are [rows] */
+    void (*layer_norm)(float *y, float *mean, float *rstd, const float *x, const float *gain,
+                       const float *shift, int64_t rows, int64_t width, float epsilon);
+    /* dgain and dshift may be NULL. accumulate bits: 1 dx, 2 dgain, 4 dshift. `partial` is
+     * workspace of oct_layer_norm_partials(rows) * 2 * width floats. */
+    void (*layer_norm_backward)(float *dx, float *dgain, float *dshift, const float *dy,
+                                const float *x, const float *mean, const float *rstd,
+                                const float *gain, int64_t rows, int64_t width, float *partial,
+                                int accumulate);
+
+    /* softmax.c: over the last dimension; log 1 gives log-softmax */
+    void (*softmax)(float *y, const float *x, int64_t rows, int64_t width, int log);
+    void (*softmax_backward)(float *dx, const float *dy, const float *y, int64_t rows, int64_t width,
+                             int log, int accumulate);
+    /* losses[rows] = -log softmax(logits)[label], 0 where the label is `ignore` */
+    void (*cross_entropy)(float *losses, const float *logits, const int32_t *labels, int64_t rows,
+                          int64_t classes, int32_t ignore);
+    /* dlogits (+)= scale * (softmax(logits) - onehot(label)) */
+    void (*cross_entropy_backward)(float *dlogits, const float *logits, const int32_t *labels,
+                                   float scale, int64_t rows, int64_t classes, int32_t ignore,
+                                   int accumulate);
+
+    /* embedding.c: y[rows x width] = table[ids[row]]; dtable[id] += dy of the rows that have it, in
+     * the order of the rows. Ids have been checked. */
+    void (*embedding)(float *y, const float *table, const int32_t *ids, int64_t rows, int64_t width);
+    void (*embedding_backward)(float *dtable, const float *dy, const int32_t *ids, int64_t rows,
+                               int64_t width);
+    /* y[s] = mean of the rows of sequence s, and its reverse; a sequence has at least one row */
+    void (*segment_mean)(float *y, const float *x, const int32_t *offsets, int64_t sequences,
+                         int64_t width);
+    void (*segment_mean_backward)(float *dx, const float *dy, const int32_t *offsets,
+                                  int64_t sequences, int64_t width, int accumulate);
+
+    /* attention.c: qkv is [tokens x 3 x heads x head_size]; out [tokens x heads x head_size];
+     * log_sum[tokens x heads] is the log of the sum of exponents of a row of scores, kept so that
+     * the backward pass can build the probabilities again. -1 where memory ends. */
+    int (*attention)(float *out, float *log_sum, const float *qkv, oct_attention_shape shape);
+    int (*attention_backward)(float *dqkv, const float *dout, const float *qkv, const float *out,
+                              const float *log_sum, oct_attention_shape shape);
+} oct_kernels;
+
+/* Rows of partial sums that layer_norm_backward wants for so many rows. */
+static inline int64_t oct_layer_norm_partials(int64_t rows)
+{
+    int64_t pieces = (rows + 63) / 64;
+    return pieces < 64 ? pieces : 64;
+}
+
+extern const oct_kernels oct_kernels_avx2, oct_kernels_avx512;
+
+/* The table in use. */
+const oct_kernels *oct_kernels_now(void);
+
+#endif

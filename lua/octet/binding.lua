@@ -1,0 +1,51 @@
+--- The one file that touches the C library: finds it, declares it, turns a failed status into an error.
+-- @module octet.binding
+local ffi = require "ffi"
+
+local M = {}
+
+local function directory_of_this_file()
+  return debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
+end
+
+--- Candidates for the library, best first: the environment, the build tree, the system.
+local function candidates()
+  local root = directory_of_this_file() .. "/../.."
+  return {os.getenv("OCTET_LIBRARY") or false, root .. "/build/liboctet.so",
+    root .. "/../../../lib/liboctet.so", "liboctet.so.0"}
+end
+
+local function exists(path)
+  local f = io.open(path, "rb")
+  if f then f:close() end
+  return f ~= nil
+end
+
+local function load_library()
+  local reasons = {}
+  for _, path in ipairs(candidates()) do
+    if path and (not path:find("/", 1, true) or exists(path)) then
+      local ok, library = pcall(ffi.load, path)
+      if ok then return library end
+      reasons[#reasons + 1] = tostring(library)
+    end
+  end
+  error("octet: liboctet.so was not found; build it with ./setup, or set OCTET_LIBRARY to its path"
+    .. (reasons[1] and (" (" .. table.concat(reasons, "; ") .. ")") or ""), 0)
+end
+
+local C = load_library()
+ffi.cdef "const char *oct_cdef(void);"
+ffi.cdef(ffi.string(C.oct_cdef()))
+
+--- The C library; held for ever, since finalizers call into it.
+M.C = C
+
+--- Raise the library's error text where a status is not 0.
+-- @tparam number status what an oct_ function returned
+-- @tparam[opt=2] number level as for error()
+function M.check(status, level)
+  if status ~= 0 then error(ffi.string(C.oct_last_error()), (level or 1) + 1) end
+end
+
+return M
