@@ -182,3 +182,137 @@ void KERNEL(activation_gradient)(float *dz, const float *dy, const float *z, int
     FOR_UNARY(activation, CALL)
 #undef CALL
 }
+
+/* ---- two operands ------------------------------------------------------------------------------ */
+
+/* ORDER BINARY: kernels/kernels.h. A NaN in either operand is a NaN in the result. */
+INLINE vf combine(vf a, vf b, int op)
+{
+    switch (op) {
+    case OCT_ADD: return a + b;
+    case OCT_SUB: return a - b;
+    case OCT_MUL: return a * b;
+    case OCT_DIV: return a / b;
+    case OCT_MAXIMUM: return vf_select(vf_nan(a), a, vf_max(a, b));
+    case OCT_MINIMUM: return vf_select(vf_nan(a), a, vf_min(a, b));
+    default: return a;
+    }
+}
+
+/* A run of n elements; a step of 0 repeats one element. */
+INLINE void run(float *y, const float *a, const float *b, int64_t n, int a_step, int b_step, int op)
+{
+    vf first_a = vf_all(a[0]), first_b = vf_all(b[0]);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        vf_store(y + i, combine(a_step ? vf_load(a + i) : first_a,
+                                b_step ? vf_load(b + i) : first_b, op));
+    if (i < n) {
+        vf va = a_step ? vf_load_first(a + i, n - i) : first_a;
+        vf vb = b_step ? vf_load_first(b + i, n - i) : first_b;
+        vf_store_first(y + i, combine(va, vb, op), n - i);
+    }
+}
+
+static void run_of(float *y, const float *a, const float *b, int64_t n, int64_t a_step,
+                   int64_t b_step, int op)
+{
+    if (((a_step | b_step) & ~(int64_t)1) != 0) {
+        for (int64_t i = 0; i < n; i++) run_of(y + i, a + i * a_step, b + i * b_step, 1, 1, 1, op);
+        return;
+    }
+#define CASE(constant)                                                                             \
+    case constant:                                                                                 \
+        if (a_step && b_step) run(y, a, b, n, 1, 1, constant);                                     \
+        else if (a_step) run(y, a, b, n, 1, 0, constant);                                          \
+        else if (b_step) run(y, a, b, n, 0, 1, constant);                                          \
+        else run(y, a, b, n, 0, 0, constant);                                                      \
+        break;
+    switch (op) {
+    CASE(OCT_ADD) CASE(OCT_SUB) CASE(OCT_MUL) CASE(OCT_DIV) CASE(OCT_MAXIMUM) CASE(OCT_MINIMUM)
+    default: break;
+    }
+#undef CASE
+}
+
+enum { MOST_DIMS = 8 };
+
+/* Neighbouring dimensions that both operands walk evenly are one; the last is then as long as can
+ * be. Returns the number of dimensions left, at least 1. */
+static int merge_dimensions(int64_t *size, int64_t *a_step, int64_t *b_step, int ndim,
+                            const int64_t *shape, const int64_t *a_strides,
+                            const int64_t *b_strides)
+{
+    int last = 0;
+    size[0] = 1, a_step[0] = 0, b_step[0] = 0;
+    for (int d = 0; d < ndim && d < MOST_DIMS; d++) {
+        if (shape[d] == 1) continue;
+        if (size[last] == 1 || (a_step[last] == a_strides[d] * shape[d]
+                                && b_step[last] == b_strides[d] * shape[d])) {
+            size[last] *= shape[d];
+        } else {
+            size[++last] = shape[d];
+        }
+        a_step[last] = a_strides[d];
+        b_step[last] = b_strides[d];
+    }
+    return last + 1;
+}
+
+void KERNEL(binary)(float *y, const float *a, const float *b, int ndim, const int64_t *shape,
+                    const int64_t *a_strides, const int64_t *b_strides, int op)
+{
+    int64_t size[MOST_DIMS], a_step[MOST_DIMS], b_step[MOST_DIMS], rows = 1;
+    int last = merge_dimensions(size, a_step, b_step, ndim, shape, a_strides, b_strides) - 1;
+    for (int d = 0; d < last; d++) rows *= size[d];
+    const int64_t n = size[last];
+    if (last == 0) {
+        IN_PIECES(n, at, count, run_of(y + at, a + at * a_step[0], b + at * b_step[0], count,
+                                       a_step[0], b_step[0], op));
+        return;
+    }
+    IN_ROWS(rows, n, row, {
+        int64_t place = row, a_at = 0, b_at = 0;
+        for (int d = last - 1; d >= 0; d--) {
+            a_at += place % size[d] * a_step[d];
+            b_at += place % size[d] * b_step[d];
+            place /= size[d];
+        }
+        run_of(y + row * n, a + a_at, b + b_at, n, a_step[last], b_step[last], op);
+    });
+}
+
+/* ---- by a number --------------------------------------------------------------------------------- */
+
+static void affine_piece(float *y, const float *x, int64_t n, float scale, float shift)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * scale + shift;
+}
+
+void KERNEL(affine)(float *y, const float *x, int64_t n, float scale, float shift)
+{
+    IN_PIECES(n, at, count, affine_piece(y + at, x + at, count, scale, shift));
+}
+
+static void add_scaled_piece(float *y, const float *x, int64_t n, float scale, int accumulate)
+{
+    if (accumulate)
+        for (int64_t i = 0; i < n; i++) y[i] += x[i] * scale;
+    else
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] * scale;
+}
+
+void KERNEL(add_scaled)(float *y, const float *x, int64_t n, float scale, int accumulate)
+{
+    IN_PIECES(n, at, count, add_scaled_piece(y + at, x + at, count, scale, accumulate));
+}
+
+static void fill_piece(float *y, int64_t n, float number)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = number;
+}
+
+void KERNEL(fill)(float *y, int64_t n, float number)
+{
+    IN_PIECES(n, at, count, fill_piece(y + at, count, number));
+}

@@ -230,8 +230,8 @@ INLINE vf vf_tanh(vf x)
 /* 1 / (1 + e^-x), within 3 ulp; 0 below -88.7, where e^-x is no float. */
 INLINE vf vf_sigmoid(vf x) { return 1.0f / (1.0f + vf_exp(-x)); }
 
-/* (1 + erf(x / sqrt 2)) / 2, the share of a normal distribution below x: within 1e-7 and half an ulp, and exactly
- * 0 or 1 from |x| = 5.42 on. 1/2 + x P(t) with t = 2 (x / 5.42)^2 - 1, so that t fills [-1, 1]. */
+/* (1 + erf(x / sqrt 2)) / 2, the share of a normal distribution below x: within 1e-7, and exactly 0
+ * or 1 from |x| = 5.42 on. 1/2 + x P(t) with t = 2 (x / 5.42)^2 - 1, so that t fills [-1, 1]. */
 INLINE vf vf_normal_share(vf x)
 {
     vf t = vf_fma(x * x, vf_all(6.80818616e-2f), vf_all(-1.0f));
