@@ -1,0 +1,301 @@
+/* optim.c - one step of an optimizer: parameter, gradient and state in one pass over memory.
+ *
+ * With 8-bit state a block is gone through twice while it lies in the first-level cache: decode,
+ * apply the rule, write the parameter, and find the new absmax; then encode. */
+#include "kernels/cpu/codes.h"
+
+#include <string.h>
+
+#include "core/octet.h"
+#include "kernels/optim.h"
+#include "kernels/rules.h"
+
+/* What differs between the loops that are made from the code below, known where they are compiled. */
+typedef struct kind {
+    int coupled;                   /* weight decay is added to the gradient */
+    int root, stochastic;          /* as in oct_optim_slot */
+    int bytes;                     /* decode by VBMI */
+} kind;
+
+/* Elements under way, in the first-level cache. */
+typedef struct block_state {
+    float first[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
+    vf most_first, most_second;
+    int64_t left_out;
+} block_state;
+
+/* ---- 8-bit state ---------------------------------------------------------------------------------- */
+
+#if defined(OCT_ISA_avx512)
+#define DECODE(x, codes, map) \
+    do { if (k.bytes) decode_bytes(x, codes, map); else decode_chain(x, codes, map); } while (0)
+#else
+#define DECODE(x, codes, map) decode_gather(x, codes, map)
+#endif
+
+/* Where v would reach the limit, or is NaN. */
+INLINE vm beyond_limit(vf v)
+{
+#if defined(OCT_ISA_avx512)
+    return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(OCT_STATE_LIMIT), _CMP_NLT_UQ);
+#else
+    return ~(v < vf_all(OCT_STATE_LIMIT));
+#endif
+}
+
+/* Go through a group again that holds elements which take no part. */
+#define SLOW static __attribute__((noinline, cold))
+SLOW void repair_group(block_state *b, int64_t i, float *p, const float *g, const float *old_first,
+                       const float *old_second, const oct_rule *rule, int coupled, int root)
+{
+    for (int v = 0; v < VECTORS; v++, i += LANES, p += LANES, g += LANES) {
+        vf first = vf_load(old_first + v * LANES), second = vf_load(old_second + v * LANES);
+        vf new_p = vf_load(p), new_first = first, new_second = second;
+        vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, vf_load(g), rule, coupled,
+                                        root));
+        vf_store(p, vf_select(bad, vf_load(p), new_p));
+        vf_store(b->first + i, vf_select(bad, first, new_first));
+        vf_store(b->second + i, vf_select(bad, second, new_second));
+        b->left_out += vm_count(bad);
+    }
+}
+
+INLINE void step_group(block_state *b, int64_t i, float *p, const float *g, const vf *old_first,
+                       const vf *old_second, const oct_rule *rule, kind k)
+{
+    vf new_p[VECTORS], first[VECTORS], second[VECTORS];
+    vm bad[VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        new_p[v] = vf_load(p + v * LANES);
+        first[v] = old_first[v];
+        second[v] = old_second[v];
+        bad[v] = beyond_limit(rule_adam(new_p + v, first + v, second + v, vf_load(g + v * LANES),
+                                        rule, k.coupled, k.root));
+    }
+    vm any = bad[0];
+    for (int v = 1; v < VECTORS; v++) any |= bad[v];
+    if (__builtin_expect(vm_any(any), 0)) {
+        repair_group(b, i, p, g, (const float *)old_first, (const float *)old_second, rule,
+                     k.coupled, k.root);
+        for (int v = 0; v < VECTORS; v++) {
+            first[v] = vf_load(b->first + i + v * LANES);
+            second[v] = vf_load(b->second + i + v * LANES);
+        }
+    } else {
+        for (int v = 0; v < VECTORS; v++) {
+            vf_store(p + v * LANES, new_p[v]);
+            vf_store(b->first + i + v * LANES, first[v]);
+            vf_store(b->second + i + v * LANES, second[v]);
+        }
+    }
+    for (int v = 0; v < VECTORS; v++) {
+        b->most_first = vf_max(b->most_first, vf_abs(first[v]));
+        b->most_second = vf_max(b->most_second, vf_abs(second[v]));
+    }
+}
+
+/* Keep a block's largest magnitude; what to multiply its values with, 0 where all become 0. */
+INLINE float keep_absmax(float *absmax, vf most)
+{
+    float greatest = vf_greatest(most);
+    int none = greatest < OCT_ABSMAX_LEAST;
+    *absmax = none ? 0 : greatest;
+    return none ? 0 : 1 / greatest;
+}
+
+/* One block of `count` elements, a multiple of GROUP; `element` is its place in the slot. */
+INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const float *g,
+                       uint8_t *first_codes, uint8_t *second_codes, int64_t element, int64_t count,
+                       kind k)
+{
+    int64_t block = element / s->block;
+    float *first_absmax = s->absmax[0] + block, *second_absmax = s->absmax[1] + block;
+    float first_scale = *first_absmax, second_scale = *second_absmax;
+    b->most_first = b->most_second = vf_all(0);
+    for (int64_t i = 0; i < count; i += GROUP) {
+        vf first[VECTORS], second[VECTORS];
+        DECODE(first, first_codes + i, s->map[0]);
+        DECODE(second, second_codes + i, s->map[1]);
+        for (int v = 0; v < VECTORS; v++) {
+            first[v] *= first_scale;
+            second[v] *= second_scale;
+        }
+        step_group(b, i, p + i, g + i, first, second, &s->rule, k);
+    }
+    float first_inverse = keep_absmax(first_absmax, b->most_first);
+    float second_inverse = keep_absmax(second_absmax, b->most_second);
+    for (int64_t i = 0; i < count; i += GROUP) {
+        encode_nearest(first_codes + i, b->first + i, first_inverse, s->map[0], 1);
+        if (k.stochastic) {
+            uint16_t draws[GROUP];
+            draw_group(draws, s->seed, OCT_STREAM_OPTIMIZER,
+                       s->random_offset + (uint64_t)(element + i) / 8);
+            encode_stochastic(second_codes + i, b->second + i, second_inverse, draws, s->map[1]);
+        } else {
+            encode_nearest(second_codes + i, b->second + i, second_inverse, s->map[1], 0);
+        }
+    }
+}
+
+/* A block whose size is no multiple of GROUP: through copies that zeros fill up, which stay zeros. */
+INLINE void step_part(block_state *b, const oct_optim_slot *s, int64_t element, int64_t count, kind k)
+{
+    float p[OCT_BLOCK_MAX], g[OCT_BLOCK_MAX];
+    uint8_t first[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
+    int64_t whole = (count + GROUP - 1) / GROUP * GROUP;
+    size_t floats = (size_t)count * sizeof(float), rest = (size_t)(whole - count);
+    memcpy(p, s->param + element, floats);
+    memcpy(g, s->grad + element, floats);
+    memcpy(first, s->codes[0] + element, (size_t)count);
+    memcpy(second, s->codes[1] + element, (size_t)count);
+    memset(p + count, 0, rest * sizeof(float));
+    memset(g + count, 0, rest * sizeof(float));
+    memset(first + count, OCT_SIGNED_ZERO, rest);
+    memset(second + count, 0, rest);
+    step_block(b, s, p, g, first, second, element, whole, k);
+    memcpy(s->param + element, p, floats);
+    memcpy(s->codes[0] + element, first, (size_t)count);
+    memcpy(s->codes[1] + element, second, (size_t)count);
+}
+
+INLINE int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count, kind k)
+{
+    block_state b;
+    b.left_out = 0;
+    for (int64_t at = from, end = from + count; at < end; at += s->block) {
+        int64_t n = end - at < s->block ? end - at : s->block;
+        if (n % GROUP == 0)
+            step_block(&b, s, s->param + at, s->grad + at, s->codes[0] + at, s->codes[1] + at, at, n,
+                       k);
+        else
+            step_part(&b, s, at, n, k);
+    }
+    return b.left_out;
+}
+
+/* A loop for each kind. */
+#define STEP_8(name, ...)                                                                          \
+    static int64_t name(const oct_optim_slot *s, int64_t from, int64_t count)            \
+    {                                                                                              \
+        return step_blocks(s, from, count, (kind){__VA_ARGS__});                                   \
+    }
+#define STEPS_8(suffix, bytes)                                                                     \
+    STEP_8(octet_##suffix, 0, 1, 1, bytes)                                                         \
+    STEP_8(octet_coupled_##suffix, 1, 1, 1, bytes)                                                 \
+    STEP_8(paper_##suffix, 0, 0, 0, bytes)                                                         \
+    STEP_8(paper_coupled_##suffix, 1, 0, 0, bytes)                                                 \
+    static int64_t step_8_##suffix(const oct_optim_slot *s, int64_t from, int64_t count)           \
+    {                                                                                              \
+        int coupled = s->rule.weight_decay != 0;                                                   \
+        if (s->root) return (coupled ? octet_coupled_##suffix : octet_##suffix)(s, from, count);   \
+        return (coupled ? paper_coupled_##suffix : paper_##suffix)(s, from, count);                \
+    }
+
+STEPS_8(plain, 0)
+#if defined(OCT_ISA_avx512)
+STEPS_8(bytes, 1)
+#endif
+
+static int64_t step_8(const oct_optim_slot *s, int64_t from, int64_t count)
+{
+#if defined(OCT_ISA_avx512)
+    if (__builtin_cpu_supports("avx512vbmi")) return step_8_bytes(s, from, count);
+#endif
+    return step_8_plain(s, from, count);
+}
+
+/* ---- 32-bit state --------------------------------------------------------------------------------- */
+
+INLINE int64_t step_32_of(const oct_optim_slot *s, int64_t from, int64_t count, int coupled)
+{
+    int64_t left_out = 0;
+    for (int64_t i = from, end = from + count; i < end; i += LANES) {
+        int64_t n = end - i < LANES ? end - i : LANES;
+        float *p = s->param + i, *first = s->state[0] + i, *second = s->state[1] + i;
+        if (n == LANES) {
+            vf old_p = vf_load(p), old_first = vf_load(first), old_second = vf_load(second);
+            vf new_p = old_p, new_first = old_first, new_second = old_second;
+            vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, vf_load(s->grad + i),
+                                            &s->rule, coupled, 0));
+            if (__builtin_expect(vm_any(bad), 0)) {
+                new_p = vf_select(bad, old_p, new_p);
+                new_first = vf_select(bad, old_first, new_first);
+                new_second = vf_select(bad, old_second, new_second);
+                left_out += vm_count(bad);
+            }
+            vf_store(p, new_p);
+            vf_store(first, new_first);
+            vf_store(second, new_second);
+        } else {
+            vf old_p = vf_load_first(p, n), old_first = vf_load_first(first, n);
+            vf old_second = vf_load_first(second, n), new_p = old_p, new_first = old_first;
+            vf new_second = old_second, g = vf_load_first(s->grad + i, n);
+            vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, g, &s->rule, coupled, 0));
+            left_out += vm_count(bad);
+            vf_store_first(p, vf_select(bad, old_p, new_p), n);
+            vf_store_first(first, vf_select(bad, old_first, new_first), n);
+            vf_store_first(second, vf_select(bad, old_second, new_second), n);
+        }
+    }
+    return left_out;
+}
+
+static int64_t step_32(const oct_optim_slot *s, int64_t from, int64_t count)
+{
+    return s->rule.weight_decay != 0 ? step_32_of(s, from, count, 1) : step_32_of(s, from, count, 0);
+}
+
+/* ---- all parameters ------------------------------------------------------------------------------- */
+
+int64_t KERNEL(optim_adam)(const oct_optim_work *work)
+{
+    int64_t left_out = 0;
+    #pragma omp parallel for schedule(dynamic, 1) reduction(+ : left_out)
+    for (int64_t u = 0; u < work->unit_count; u++)
+        for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
+            const oct_optim_piece *piece = work->pieces + i;
+            const oct_optim_slot *s = work->slots + piece->slot;
+            left_out += s->codes[0] ? step_8(s, piece->first, piece->count)
+                                    : step_32(s, piece->first, piece->count);
+        }
+    return left_out;
+}
+
+/* Sixteen sums in double, whatever the width of a vector: element i adds to sum i % 16. */
+static double squares_of(const float *g, int64_t n, int64_t *left_out)
+{
+    enum { SUMS = 16, PARTS = SUMS / LANES };
+    vd low[PARTS] = {{0}}, high[PARTS] = {{0}};
+    for (int64_t i = 0; i < n; i += SUMS)
+        for (int v = 0; v < PARTS; v++) {
+            int64_t at = i + v * LANES, count = n - at < LANES ? n - at : LANES;
+            if (count <= 0) break;
+            vf x = count == LANES ? vf_load(g + at) : vf_load_first(g + at, count);
+            vm finite = vf_less(vf_abs(x), vf_all(INFINITY));
+            *left_out += LANES - vm_count(finite);
+            x = vf_select(finite, x, vf_all(0));
+            vd a = vf_low_double(x), b = vf_high_double(x);
+            low[v] += a * a;
+            high[v] += b * b;
+        }
+    double sums[SUMS];
+    for (int v = 0; v < PARTS; v++) {
+        memcpy(sums + v * LANES, low + v, sizeof *low);
+        memcpy(sums + v * LANES + LANES / 2, high + v, sizeof *high);
+    }
+    for (int half = SUMS / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+    return sums[0];
+}
+
+void KERNEL(optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work)
+{
+    int64_t total = 0;
+    #pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
+    for (int64_t u = 0; u < work->unit_count; u++)
+        for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
+            const oct_optim_piece *piece = work->pieces + i;
+            sums[i] = squares_of(work->slots[piece->slot].grad + piece->first, piece->count, &total);
+        }
+    *left_out = total;
+}
