@@ -9,6 +9,7 @@
 #define OCT_CODES_H
 #include <string.h>
 
+#include "core/octet.h"
 #include "kernels/cpu/philox.h"
 #include "kernels/map.h"
 
@@ -24,21 +25,24 @@ INLINE int vm_count(vm m) { return __builtin_popcount((unsigned)_mm256_movemask_
 
 #if defined(OCT_ISA_avx512)
 
+/* Word 4 i + k of 16 goes to 4 k + i. */
+#define FOUR_BY_FOUR _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+
 /* table[code % 128] for 64 codes. By name, since this file is compiled for processors without VBMI
  * too, and an intrinsic of VBMI can only stand in functions that are not. */
 INLINE __m512i look_up_bytes(const uint8_t *table, __m512i code)
 {
-    __asm__("vpermi2b %2, %1, %0"
-            : "+v"(code) : "v"(_mm512_loadu_si512(table)), "vm"(*(const __m512i *)(table + 64)));
-    return code;
+    __m512i bytes = _mm512_loadu_si512(table);
+    __asm__("vpermt2b %2, %1, %0"
+            : "+v"(bytes) : "v"(code), "m"(*(const __m512i *)(table + 64)));
+    return bytes;
 }
 
 /* For each lane of 128 bits, unpacking bytes and then words takes four codes to four floats. Codes
  * are first moved so that these four floats come out in their order. */
 INLINE void decode_bytes(vf x[VECTORS], const uint8_t *codes, const oct_map *map)
 {
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i code = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(codes)), byte[4];
+    __m512i code = _mm512_permutexvar_epi32(FOUR_BY_FOUR, _mm512_loadu_si512(codes)), byte[4];
     __mmask64 upper = _mm512_movepi8_mask(code);
     for (int b = 0; b < 4; b++) {
         byte[b] = _mm512_mask_mov_epi8(look_up_bytes(map->plane[b], code), upper,
@@ -85,15 +89,37 @@ INLINE void decode_gather(vf x[VECTORS], const uint8_t *codes, const oct_map *ma
 
 /* ---- encoding ------------------------------------------------------------------------------------- */
 
-/* The line of the segment that each |x| lies in. */
-typedef struct lines { vf slope, offset; } lines;
+/* The line of the segment that a magnitude lies in. */
+typedef struct line { vf slope, offset; } line;
+
+/* Below this, positions are all alike: nearest to 0. */
+#define OCTAVE_LEAST 0x1p-23f
 
 #if defined(OCT_ISA_avx512)
 
-INLINE lines lines_of(vf magnitude, const oct_map *map, const float *offsets)
+/* max(|a|, |b|), min(|a|, |b|) */
+INLINE vf greater_magnitude(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 11); }
+INLINE vf lesser_magnitude(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 10); }
+/* Distance to the nearest whole number, signed. */
+INLINE vf from_whole(vf x) { return (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT); }
+INLINE vi truncated(vf x) { return (vi)_mm512_cvttps_epi32((__m512)x); }
+INLINE vi truncated_unless_zero(vf x, vf magnitude)
 {
-    __m512i octave = _mm512_srli_epi32(
-        _mm512_max_epi32((__m512i)magnitude, _mm512_set1_epi32(OCT_OCTAVE_FIRST << 23)), 23);
+    __m512i bits = (__m512i)magnitude;
+    return (vi)_mm512_maskz_cvttps_epi32(_mm512_test_epi32_mask(bits, bits), (__m512)x);
+}
+INLINE vf look_up(const float *table, vi at) { return (vf)_mm512_i32gather_ps((__m512i)at, table, 4); }
+/* `magnitude`, not negative, with the sign that x has not. */
+INLINE vf with_other_sign(vf magnitude, vf x)
+{
+    return (vf)_mm512_ternarylogic_epi32((__m512i)magnitude, (__m512i)x,
+                                         _mm512_set1_epi32((int)0x80000000), 0xF2);
+}
+
+/* `magnitude` is OCTAVE_LEAST or more. */
+INLINE line line_of(vf magnitude, const oct_map *map, const float *offsets)
+{
+    __m512i octave = _mm512_srli_epi32((__m512i)magnitude, 23);
     __m512 first = _mm512_permutex2var_ps(_mm512_loadu_ps(map->octave_first), octave,
                                           _mm512_loadu_ps(map->octave_first + 16));
     __m512 second = _mm512_permutex2var_ps(_mm512_loadu_ps(map->octave_second), octave,
@@ -105,132 +131,201 @@ INLINE lines lines_of(vf magnitude, const oct_map *map, const float *offsets)
     const __m512i one = _mm512_set1_epi32(1);
     segment = _mm512_mask_add_epi32(segment, past_first, segment, one);
     segment = _mm512_mask_add_epi32(segment, past_second, segment, one);
-    return (lines){(vf)_mm512_permutexvar_ps(segment, _mm512_loadu_ps(map->slope)),
-                   (vf)_mm512_permutexvar_ps(segment, _mm512_loadu_ps(offsets))};
+    return (line){(vf)_mm512_permutexvar_ps(segment, _mm512_loadu_ps(map->slope)),
+                  (vf)_mm512_permutexvar_ps(segment, _mm512_loadu_ps(offsets))};
 }
 
-/* Distance to the nearest whole number, signed. */
-INLINE vf from_whole(vf x) { return (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT); }
-INLINE vi truncated(vf x) { return (vi)_mm512_cvttps_epi32((__m512)x); }
-INLINE vf look_up(const float *table, vi at) { return (vf)_mm512_i32gather_ps((__m512i)at, table, 4); }
-/* Entries below a signed map's zero: 127 - x, x saturated to a signed byte. */
-INLINE void store_signed(uint8_t *codes, vi x)
+INLINE __m512i packed_words(const vi *x)
 {
-    __m128i bytes = _mm512_cvtsepi32_epi8((__m512i)x);
-    _mm_storeu_si128((__m128i *)codes, _mm_xor_si128(bytes, _mm_set1_epi8(0x7F)));
+    return _mm512_packs_epi32((__m512i)x[0], (__m512i)x[1]);
 }
-INLINE void store_unsigned(uint8_t *codes, vi x)
+INLINE void store_signed(uint8_t *codes, const vi x[VECTORS])
 {
-    _mm_storeu_si128((__m128i *)codes, _mm512_cvtusepi32_epi8((__m512i)x));
+    __m512i bytes = _mm512_packs_epi16(packed_words(x), packed_words(x + 2));
+    bytes = _mm512_xor_si512(_mm512_permutexvar_epi32(FOUR_BY_FOUR, bytes), _mm512_set1_epi8(0x7F));
+    _mm512_storeu_si512(codes, bytes);
 }
-/* 16 half-words as floats in (1, 2): kernels/cpu/optim_ref.c. */
+INLINE void store_unsigned(uint8_t *codes, const vi x[VECTORS])
+{
+    __m512i bytes = _mm512_packus_epi16(packed_words(x), packed_words(x + 2));
+    _mm512_storeu_si512(codes, _mm512_permutexvar_epi32(FOUR_BY_FOUR, bytes));
+}
+
+/* LANES half-words as floats in (1, 2): kernels/cpu/optim_ref.c. */
 INLINE vf one_and_draws(const uint16_t *half_words)
 {
     __m512i r = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)half_words));
     return (vf)_mm512_or_si512(_mm512_slli_epi32(r, 7), _mm512_set1_epi32(0x3F800040));
 }
-/* x where magnitude is not 0, else 0. */
-INLINE vi unless_zero(vi x, vf magnitude)
-{
-    __m512i bits = (__m512i)magnitude;
-    return (vi)_mm512_maskz_mov_epi32(_mm512_test_epi32_mask(bits, bits), (__m512i)x);
-}
 
 #else
 
-INLINE lines lines_of(vf magnitude, const oct_map *map, const float *offsets)
-{
-    vi segment = {0};
-    for (int s = 1; s < OCT_SEGMENTS; s++)
-        segment -= (vi)(magnitude >= vf_all(map->start[s]));
-    return (lines){(vf)_mm256_i32gather_ps(map->slope, (__m256i)segment, 4),
-                   (vf)_mm256_i32gather_ps(offsets, (__m256i)segment, 4)};
-}
-
+INLINE vf greater_magnitude(vf a, vf b) { return vf_max(vf_abs(a), vf_abs(b)); }
+INLINE vf lesser_magnitude(vf a, vf b) { return vf_min(vf_abs(a), vf_abs(b)); }
 INLINE vf from_whole(vf x)
 {
     return x - (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 INLINE vi truncated(vf x) { return (vi)_mm256_cvttps_epi32((__m256)x); }
+INLINE vi truncated_unless_zero(vf x, vf magnitude)
+{
+    return truncated(x) & (vi)(magnitude != vf_all(0));
+}
 INLINE vf look_up(const float *table, vi at) { return (vf)_mm256_i32gather_ps(table, (__m256i)at, 4); }
-INLINE void store_signed(uint8_t *codes, vi x)
+INLINE vf with_other_sign(vf magnitude, vf x)
 {
-    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)x),
-                                    _mm256_extracti128_si256((__m256i)x, 1));
-    __m128i bytes = _mm_packs_epi16(words, words);
-    _mm_storel_epi64((__m128i *)codes, _mm_xor_si128(bytes, _mm_set1_epi8(0x7F)));
+    return (vf)((vi)magnitude | (~(vi)x & (int32_t)0x80000000));
 }
-INLINE void store_unsigned(uint8_t *codes, vi x)
+
+INLINE line line_of(vf magnitude, const oct_map *map, const float *offsets)
 {
-    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)x),
-                                    _mm256_extracti128_si256((__m256i)x, 1));
-    _mm_storel_epi64((__m128i *)codes, _mm_packus_epi16(words, words));
+    vi segment = {0};
+    for (int s = 1; s < OCT_SEGMENTS; s++) segment -= (vi)(magnitude >= vf_all(map->start[s]));
+    return (line){look_up(map->slope, segment), look_up(offsets, segment)};
 }
+
+INLINE __m256i packed_words(const vi *x)
+{
+    return _mm256_packs_epi32((__m256i)x[0], (__m256i)x[1]);
+}
+INLINE void store_bytes(uint8_t *codes, __m256i bytes)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256((__m256i *)codes, _mm256_permutevar8x32_epi32(bytes, order));
+}
+INLINE void store_signed(uint8_t *codes, const vi x[VECTORS])
+{
+    for (int v = 0; v < VECTORS; v += 4) {
+        __m256i bytes = _mm256_packs_epi16(packed_words(x + v), packed_words(x + v + 2));
+        store_bytes(codes + v * LANES, _mm256_xor_si256(bytes, _mm256_set1_epi8(0x7F)));
+    }
+}
+INLINE void store_unsigned(uint8_t *codes, const vi x[VECTORS])
+{
+    for (int v = 0; v < VECTORS; v += 4)
+        store_bytes(codes + v * LANES,
+                    _mm256_packus_epi16(packed_words(x + v), packed_words(x + v + 2)));
+}
+
 INLINE vf one_and_draws(const uint16_t *half_words)
 {
     __m256i r = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)half_words));
     return (vf)_mm256_or_si256(_mm256_slli_epi32(r, 7), _mm256_set1_epi32(0x3F800040));
 }
-INLINE vi unless_zero(vi x, vf magnitude) { return x & ~(vi)(magnitude == vf_all(0)); }
 
 #endif
 
-INLINE void store_codes(uint8_t *codes, vi entry, vf x, int is_signed)
+/* A whole position as the code's place: signed maps run the other way here, from which 127 - x, the
+ * saturated byte, is the code. So entry 128 with a minus becomes 127, which is the last there is. */
+INLINE vi placed(vf position, vf x, int is_signed)
 {
-    if (!is_signed) {
-        store_unsigned(codes, entry);
-        return;
-    }
-    /* Saturation cuts entry 128 to 127 where x is negative. */
-    vi minus = ~((vi)x >> 31);
-    store_signed(codes, (entry ^ minus) - minus);
+    return truncated(is_signed ? with_other_sign(position, x) : position);
 }
 
-/* x[GROUP] times `inverse`, nearest. Where a position lies in doubt, the bound decides; that is a
- * matter of one in some thousand elements, so it is looked for once in the group. */
+INLINE void store_codes(uint8_t *codes, const vi places[VECTORS], int is_signed)
+{
+    if (is_signed) store_signed(codes, places);
+    else store_unsigned(codes, places);
+}
+
+/* Positions that lie in doubt: the bound decides. */
+static __attribute__((noinline, cold)) void encode_doubtful(uint8_t *codes, const float *x,
+                                                            float inverse, const oct_map *map)
+{
+    vi places[VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        vf scaled = vf_load(x + v * LANES) * inverse;
+        vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
+        line l = line_of(magnitude, map, map->nearest);
+        vf position = vf_fma(magnitude, l.slope, l.offset), distance = vf_abs(from_whole(position));
+        vi upper = vf_to_int(position);                        /* the whole number next to it */
+        vi exact = upper + (vi)(magnitude < look_up(map->bound, upper));
+        position = vf_select(vf_less(vf_all(map->doubt), distance), position, vi_to_float(exact));
+        places[v] = placed(position, scaled, map->is_signed);
+    }
+    store_codes(codes, places, map->is_signed);
+}
+
+/* x[GROUP] times `inverse`, nearest. Doubt is a matter of one element in some ten thousand. */
 INLINE void encode_nearest(uint8_t *codes, const float *x, float inverse, const oct_map *map,
                            int is_signed)
 {
     vf least = vf_all(1);
-    vf position[VECTORS], scaled[VECTORS];
+    vi places[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
-        scaled[v] = vf_load(x + v * LANES) * inverse;
-        vf magnitude = vf_abs(scaled[v]);
-        lines line = lines_of(magnitude, map, map->nearest);
-        position[v] = vf_fma(magnitude, line.slope, line.offset);
-        least = vf_min(least, vf_abs(from_whole(position[v])));
-        store_codes(codes + v * LANES, truncated(position[v]), scaled[v], is_signed);
+        vf scaled = vf_load(x + v * LANES) * inverse;
+        vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
+        line l = line_of(magnitude, map, map->nearest);
+        vf position = vf_fma(magnitude, l.slope, l.offset);
+        least = lesser_magnitude(least, from_whole(position));
+        places[v] = placed(position, scaled, is_signed);
     }
-    if (__builtin_expect(!vm_any(vf_less(least, vf_all(map->doubt))), 1)) return;
-    for (int v = 0; v < VECTORS; v++) {
-        vi upper = vf_to_int(position[v]);                     /* the whole number next to it */
-        vf nearby = vf_abs(from_whole(position[v]));
-        vi exact = upper + (vi)(vf_abs(scaled[v]) < look_up(map->bound, upper));
-        vi entry = (vi)vf_select(vf_less(vf_all(map->doubt), nearby),
-                                 (vf)truncated(position[v]), (vf)exact);
-        store_codes(codes + v * LANES, entry, scaled[v], is_signed);
-    }
+    store_codes(codes, places, is_signed);
+    if (__builtin_expect(vm_any(vf_less(least, vf_all(map->doubt))), 0))
+        encode_doubtful(codes, x, inverse, map);
 }
 
-/* Unsigned maps: x[GROUP] times `inverse`, to one of the two neighbours by the draw. */
+/* Unsigned maps: x[GROUP] times `inverse`, to one of the two neighbours by the draw; 0 alone is 0. */
 INLINE void encode_stochastic(uint8_t *codes, const float *x, float inverse,
                               const uint16_t *half_words, const oct_map *map)
 {
+    vi places[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         vf scaled = vf_load(x + v * LANES) * inverse;
-        lines line = lines_of(scaled, map, map->stochastic);
-        vf position = vf_fma(scaled, line.slope, line.offset) + one_and_draws(half_words + v * LANES);
-        store_unsigned(codes + v * LANES,
-                       unless_zero(truncated(vf_max(position, vf_all(1))), scaled));
+        vf magnitude = vf_max(scaled, vf_all(OCTAVE_LEAST));
+        line l = line_of(magnitude, map, map->stochastic);
+        vf position = vf_fma(magnitude, l.slope, l.offset) + one_and_draws(half_words + v * LANES);
+        places[v] = truncated_unless_zero(vf_max(position, vf_all(1)), scaled);
+    }
+    store_unsigned(codes, places);
+}
+
+/* ---- draws ---------------------------------------------------------------------------------------- */
+
+/* The keys of Philox's rounds (kernels/cpu/philox.h), in every lane. */
+typedef struct round_keys { vq low[10], high[10]; } round_keys;
+
+INLINE void prepare_keys(round_keys *keys, uint64_t seed)
+{
+    uint32_t low = (uint32_t)seed, high = (uint32_t)(seed >> 32);
+    for (int r = 0; r < 10; r++, low += 0x9E3779B9u, high += 0xBB67AE85u) {
+        keys->low[r] = vq_all(low);
+        keys->high[r] = vq_all(high);
     }
 }
 
-/* The half-words of elements first .. first + GROUP - 1; first is a multiple of 8. */
-INLINE void draw_group(uint16_t half_words[GROUP], uint64_t seed, uint32_t stream, uint64_t offset)
+/* Elements drawn for at once: two chains of products side by side, since one waits for itself. */
+enum { CHAINS = 2, DRAWN = CHAINS * 8 * BLOCKS };
+
+/* The half-words of `count` elements, rounded up to a multiple of DRAWN, from Philox block `offset`
+ * of the optimizer's stream on. */
+INLINE void draw(uint16_t *half_words, int64_t count, const round_keys *keys, uint64_t offset)
 {
-    for (int b = 0; b < GROUP / 8; b += BLOCKS) {
-        philox_words words = philox(seed, stream, offset + (uint64_t)b);
-        memcpy(half_words + 8 * b, &words, sizeof words);
+    const vq low_half = vq_all(0xFFFFFFFFu);
+    for (int64_t i = 0; i < count; i += DRAWN, offset += CHAINS * BLOCKS) {
+        vq c0[CHAINS], c1[CHAINS], c2[CHAINS], c3[CHAINS];
+        for (int c = 0; c < CHAINS; c++) {
+            c0[c] = vq_all(offset + (uint64_t)c * BLOCKS) + BLOCK_OF_LANE;
+            c1[c] = c0[c] >> 32;
+            c2[c] = vq_all(OCT_STREAM_OPTIMIZER);
+            c3[c] = vq_all(0);
+        }
+        #pragma GCC unroll 10
+        for (int r = 0; r < 10; r++)
+            for (int c = 0; c < CHAINS; c++) {
+                vq p0 = vq_multiply(c0[c], vq_all(0xD2511F53u));
+                vq p1 = vq_multiply(c2[c], vq_all(0xCD9E8D57u));
+                c0[c] = (p1 >> 32) ^ c1[c] ^ keys->low[r];
+                c1[c] = p1;
+                c2[c] = (p0 >> 32) ^ c3[c] ^ keys->high[r];
+                c3[c] = p0;
+            }
+        for (int c = 0; c < CHAINS; c++) {
+            vq words01 = (c0[c] & low_half) | (c1[c] << 32);
+            vq words23 = (c2[c] & low_half) | (c3[c] << 32);
+            vu ordered[2] = {interleave_low(words01, words23), interleave_high(words01, words23)};
+            memcpy(half_words + i + c * 8 * BLOCKS, ordered, sizeof ordered);
+        }
     }
 }
 

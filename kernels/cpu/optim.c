@@ -20,7 +20,8 @@ typedef struct kind {
 /* Elements under way, in the first-level cache. */
 typedef struct block_state {
     float first[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
-    vf most_first, most_second;
+    uint16_t draws[OCT_BLOCK_MAX + DRAWN];
+    round_keys keys;
     int64_t left_out;
 } block_state;
 
@@ -43,55 +44,49 @@ INLINE vm beyond_limit(vf v)
 #endif
 }
 
-/* Go through a group again that holds elements which take no part. */
-#define SLOW static __attribute__((noinline, cold))
-SLOW void repair_group(block_state *b, int64_t i, float *p, const float *g, const float *old_first,
-                       const float *old_second, const oct_rule *rule, int coupled, int root)
+/* The same for many at once: v is not negative, so that its bits, NaN's too, are in order. */
+INLINE vu greater_bits(vu a, vu b)
 {
-    for (int v = 0; v < VECTORS; v++, i += LANES, p += LANES, g += LANES) {
-        vf first = vf_load(old_first + v * LANES), second = vf_load(old_second + v * LANES);
-        vf new_p = vf_load(p), new_first = first, new_second = second;
-        vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, vf_load(g), rule, coupled,
-                                        root));
-        vf_store(p, vf_select(bad, vf_load(p), new_p));
-        vf_store(b->first + i, vf_select(bad, first, new_first));
-        vf_store(b->second + i, vf_select(bad, second, new_second));
-        b->left_out += vm_count(bad);
+#if defined(OCT_ISA_avx512)
+    return (vu)_mm512_max_epu32((__m512i)a, (__m512i)b);
+#else
+    return (vu)_mm256_max_epu32((__m256i)a, (__m256i)b);
+#endif
+}
+
+INLINE void decode_group(vf first[VECTORS], vf second[VECTORS], const uint8_t *first_codes,
+                         const uint8_t *second_codes, const oct_optim_slot *s, float first_scale,
+                         float second_scale, kind k)
+{
+    DECODE(first, first_codes, s->map[0]);
+    DECODE(second, second_codes, s->map[1]);
+    for (int v = 0; v < VECTORS; v++) {
+        first[v] *= first_scale;
+        second[v] *= second_scale;
     }
 }
 
-INLINE void step_group(block_state *b, int64_t i, float *p, const float *g, const vf *old_first,
-                       const vf *old_second, const oct_rule *rule, kind k)
+/* A group that holds elements which take no part. Returns how many. */
+static __attribute__((noinline, cold)) int64_t
+step_group_in_part(float *first_out, float *second_out, float *p, const float *g,
+                   const uint8_t *first_codes, const uint8_t *second_codes, const oct_optim_slot *s,
+                   float first_scale, float second_scale)
 {
-    vf new_p[VECTORS], first[VECTORS], second[VECTORS];
-    vm bad[VECTORS];
+    const kind k = {0};
+    int64_t left_out = 0;
+    vf first[VECTORS], second[VECTORS];
+    decode_group(first, second, first_codes, second_codes, s, first_scale, second_scale, k);
     for (int v = 0; v < VECTORS; v++) {
-        new_p[v] = vf_load(p + v * LANES);
-        first[v] = old_first[v];
-        second[v] = old_second[v];
-        bad[v] = beyond_limit(rule_adam(new_p + v, first + v, second + v, vf_load(g + v * LANES),
-                                        rule, k.coupled, k.root));
+        int at = v * LANES;
+        vf old_p = vf_load(p + at), new_p = old_p, new_first = first[v], new_second = second[v];
+        vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, vf_load(g + at), &s->rule,
+                                        s->rule.weight_decay != 0, s->root));
+        vf_store(p + at, vf_select(bad, old_p, new_p));
+        vf_store(first_out + at, vf_select(bad, first[v], new_first));
+        vf_store(second_out + at, vf_select(bad, second[v], new_second));
+        left_out += vm_count(bad);
     }
-    vm any = bad[0];
-    for (int v = 1; v < VECTORS; v++) any |= bad[v];
-    if (__builtin_expect(vm_any(any), 0)) {
-        repair_group(b, i, p, g, (const float *)old_first, (const float *)old_second, rule,
-                     k.coupled, k.root);
-        for (int v = 0; v < VECTORS; v++) {
-            first[v] = vf_load(b->first + i + v * LANES);
-            second[v] = vf_load(b->second + i + v * LANES);
-        }
-    } else {
-        for (int v = 0; v < VECTORS; v++) {
-            vf_store(p + v * LANES, new_p[v]);
-            vf_store(b->first + i + v * LANES, first[v]);
-            vf_store(b->second + i + v * LANES, second[v]);
-        }
-    }
-    for (int v = 0; v < VECTORS; v++) {
-        b->most_first = vf_max(b->most_first, vf_abs(first[v]));
-        b->most_second = vf_max(b->most_second, vf_abs(second[v]));
-    }
+    return left_out;
 }
 
 /* Keep a block's largest magnitude; what to multiply its values with, 0 where all become 0. */
@@ -110,27 +105,49 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const 
 {
     int64_t block = element / s->block;
     float *first_absmax = s->absmax[0] + block, *second_absmax = s->absmax[1] + block;
-    float first_scale = *first_absmax, second_scale = *second_absmax;
-    b->most_first = b->most_second = vf_all(0);
+    const float first_scale = *first_absmax, second_scale = *second_absmax;
+    const oct_rule rule = s->rule;
+    vf most_first = vf_all(0), most_second = vf_all(0);
     for (int64_t i = 0; i < count; i += GROUP) {
-        vf first[VECTORS], second[VECTORS];
-        DECODE(first, first_codes + i, s->map[0]);
-        DECODE(second, second_codes + i, s->map[1]);
+        vf first[VECTORS], second[VECTORS], new_p[VECTORS];
+        vu worst = {0};
+        decode_group(first, second, first_codes + i, second_codes + i, s, first_scale, second_scale,
+                     k);
         for (int v = 0; v < VECTORS; v++) {
-            first[v] *= first_scale;
-            second[v] *= second_scale;
+            int64_t at = i + v * LANES;
+            new_p[v] = vf_load(p + at);
+            worst = greater_bits(worst, (vu)rule_adam(new_p + v, first + v, second + v,
+                                                      vf_load(g + at), &rule, k.coupled, k.root));
         }
-        step_group(b, i, p + i, g + i, first, second, &s->rule, k);
+        if (__builtin_expect(vm_any(beyond_limit((vf)worst)), 0)) {
+            b->left_out += step_group_in_part(b->first + i, b->second + i, p + i, g + i,
+                                              first_codes + i, second_codes + i, s, first_scale,
+                                              second_scale);
+            for (int v = 0; v < VECTORS; v++) {
+                first[v] = vf_load(b->first + i + v * LANES);
+                second[v] = vf_load(b->second + i + v * LANES);
+            }
+        } else {
+            for (int v = 0; v < VECTORS; v++) {
+                vf_store(p + i + v * LANES, new_p[v]);
+                vf_store(b->first + i + v * LANES, first[v]);
+                vf_store(b->second + i + v * LANES, second[v]);
+            }
+        }
+        for (int v = 0; v < VECTORS; v++) {
+            most_first = greater_magnitude(most_first, first[v]);
+            most_second = vf_max(most_second, second[v]);
+        }
     }
-    float first_inverse = keep_absmax(first_absmax, b->most_first);
-    float second_inverse = keep_absmax(second_absmax, b->most_second);
+    float first_inverse = keep_absmax(first_absmax, most_first);
+    float second_inverse = keep_absmax(second_absmax, most_second);
+    if (k.stochastic)
+        draw(b->draws, count, &b->keys, s->random_offset + (uint64_t)element / 8);
     for (int64_t i = 0; i < count; i += GROUP) {
         encode_nearest(first_codes + i, b->first + i, first_inverse, s->map[0], 1);
         if (k.stochastic) {
-            uint16_t draws[GROUP];
-            draw_group(draws, s->seed, OCT_STREAM_OPTIMIZER,
-                       s->random_offset + (uint64_t)(element + i) / 8);
-            encode_stochastic(second_codes + i, b->second + i, second_inverse, draws, s->map[1]);
+            encode_stochastic(second_codes + i, b->second + i, second_inverse, b->draws + i,
+                              s->map[1]);
         } else {
             encode_nearest(second_codes + i, b->second + i, second_inverse, s->map[1], 0);
         }
@@ -162,6 +179,7 @@ INLINE int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count,
 {
     block_state b;
     b.left_out = 0;
+    if (k.stochastic) prepare_keys(&b.keys, s->seed);
     for (int64_t at = from, end = from + count; at < end; at += s->block) {
         int64_t n = end - at < s->block ? end - at : s->block;
         if (n % GROUP == 0)
