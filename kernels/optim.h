@@ -15,6 +15,11 @@ enum {
     OCT_OPTIM_PIECE = 8 * OCT_BLOCK_MAX
 };
 
+/* The draws of the stochastic rounding: 64 elements share the 16 words of 4 Philox blocks. Element i has
+ * the low 16 bits of word i % 16 of blocks random_offset + 4 (i / 64) and the 3 behind it, the word
+ * turned right by 8 (i % 64 / 16) bits. So a draw is uniform; two that come from one word have at most
+ * a byte in common, the upper one of the one being the lower one of the other. */
+
 /* An element takes no part in a step that would bring its second moment to this or beyond, or to
  * NaN: neither it nor its state changes, and the step counts it. So does every gradient that is
  * infinite or NaN. 2^126 rather than the largest float, so that its reciprocal is a normal one. */
@@ -47,9 +52,7 @@ typedef struct oct_optim_slot {
     const oct_map *map[OCT_STATES];
     int64_t block;                 /* elements; a power of two */
     int32_t root;                  /* the second state is sqrt(v), not v */
-    int32_t stochastic;            /* the second state is rounded by chance. The draw of element i is
-                                    * 16 bits of Philox block random_offset + i / 8 of the stream:
-                                    * half-word i % 8, low halves first */
+    int32_t stochastic;            /* the second state is rounded by chance: below */
     uint64_t seed, random_offset;
 } oct_optim_slot;
 

@@ -116,23 +116,47 @@ INLINE vf with_other_sign(vf magnitude, vf x)
                                          _mm512_set1_epi32((int)0x80000000), 0xF2);
 }
 
+/* A map's tables, held in registers over a block: read from memory they would cost more than all
+ * else in encoding. The empty instruction keeps the compiler from reading them again. */
+typedef struct tables {
+    __m512 first[2], second[2], slope, offset;
+    __m512i segment[2];
+} tables;
+
+#define IN_REGISTER(x) __asm__("" : "+v"(x))
+
+INLINE tables tables_of(const oct_map *map, const float *offsets)
+{
+    tables t;
+    for (int i = 0; i < 2; i++) {
+        t.first[i] = _mm512_loadu_ps(map->octave_first + 16 * i);
+        t.second[i] = _mm512_loadu_ps(map->octave_second + 16 * i);
+        t.segment[i] = _mm512_loadu_si512(map->octave_segment + 16 * i);
+        IN_REGISTER(t.first[i]);
+        IN_REGISTER(t.second[i]);
+        IN_REGISTER(t.segment[i]);
+    }
+    t.slope = _mm512_loadu_ps(map->slope);
+    t.offset = _mm512_loadu_ps(offsets);
+    IN_REGISTER(t.slope);
+    IN_REGISTER(t.offset);
+    return t;
+}
+
 /* `magnitude` is OCTAVE_LEAST or more. */
-INLINE line line_of(vf magnitude, const oct_map *map, const float *offsets)
+INLINE line line_of(vf magnitude, const tables *t)
 {
     __m512i octave = _mm512_srli_epi32((__m512i)magnitude, 23);
-    __m512 first = _mm512_permutex2var_ps(_mm512_loadu_ps(map->octave_first), octave,
-                                          _mm512_loadu_ps(map->octave_first + 16));
-    __m512 second = _mm512_permutex2var_ps(_mm512_loadu_ps(map->octave_second), octave,
-                                           _mm512_loadu_ps(map->octave_second + 16));
-    __m512i segment = _mm512_permutex2var_epi32(_mm512_loadu_si512(map->octave_segment), octave,
-                                                _mm512_loadu_si512(map->octave_segment + 16));
+    __m512 first = _mm512_permutex2var_ps(t->first[0], octave, t->first[1]);
+    __m512 second = _mm512_permutex2var_ps(t->second[0], octave, t->second[1]);
+    __m512i segment = _mm512_permutex2var_epi32(t->segment[0], octave, t->segment[1]);
     __mmask16 past_first = _mm512_cmp_ps_mask((__m512)magnitude, first, _CMP_GE_OQ);
     __mmask16 past_second = _mm512_cmp_ps_mask((__m512)magnitude, second, _CMP_GE_OQ);
     const __m512i one = _mm512_set1_epi32(1);
     segment = _mm512_mask_add_epi32(segment, past_first, segment, one);
     segment = _mm512_mask_add_epi32(segment, past_second, segment, one);
-    return (line){(vf)_mm512_permutexvar_ps(segment, _mm512_loadu_ps(map->slope)),
-                  (vf)_mm512_permutexvar_ps(segment, _mm512_loadu_ps(offsets))};
+    return (line){(vf)_mm512_permutexvar_ps(segment, t->slope),
+                  (vf)_mm512_permutexvar_ps(segment, t->offset)};
 }
 
 INLINE __m512i packed_words(const vi *x)
@@ -149,13 +173,6 @@ INLINE void store_unsigned(uint8_t *codes, const vi x[VECTORS])
 {
     __m512i bytes = _mm512_packus_epi16(packed_words(x), packed_words(x + 2));
     _mm512_storeu_si512(codes, _mm512_permutexvar_epi32(FOUR_BY_FOUR, bytes));
-}
-
-/* LANES half-words as floats in (1, 2): kernels/cpu/optim_ref.c. */
-INLINE vf one_and_draws(const uint16_t *half_words)
-{
-    __m512i r = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)half_words));
-    return (vf)_mm512_or_si512(_mm512_slli_epi32(r, 7), _mm512_set1_epi32(0x3F800040));
 }
 
 #else
@@ -177,11 +194,18 @@ INLINE vf with_other_sign(vf magnitude, vf x)
     return (vf)((vi)magnitude | (~(vi)x & (int32_t)0x80000000));
 }
 
-INLINE line line_of(vf magnitude, const oct_map *map, const float *offsets)
+typedef struct tables { const float *start, *slope, *offset; } tables;
+
+INLINE tables tables_of(const oct_map *map, const float *offsets)
+{
+    return (tables){map->start, map->slope, offsets};
+}
+
+INLINE line line_of(vf magnitude, const tables *t)
 {
     vi segment = {0};
-    for (int s = 1; s < OCT_SEGMENTS; s++) segment -= (vi)(magnitude >= vf_all(map->start[s]));
-    return (line){look_up(map->slope, segment), look_up(offsets, segment)};
+    for (int s = 1; s < OCT_SEGMENTS; s++) segment -= (vi)(magnitude >= vf_all(t->start[s]));
+    return (line){look_up(t->slope, segment), look_up(t->offset, segment)};
 }
 
 INLINE __m256i packed_words(const vi *x)
@@ -207,13 +231,17 @@ INLINE void store_unsigned(uint8_t *codes, const vi x[VECTORS])
                     _mm256_packus_epi16(packed_words(x + v), packed_words(x + v + 2)));
 }
 
-INLINE vf one_and_draws(const uint16_t *half_words)
-{
-    __m256i r = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)half_words));
-    return (vf)_mm256_or_si256(_mm256_slli_epi32(r, 7), _mm256_set1_epi32(0x3F800040));
-}
-
 #endif
+
+/* The draws of vector v of a group, from the group's 16 words, as floats in (1, 2): optim_ref.c. */
+INLINE vf one_and_draws(const uint32_t *words, int v)
+{
+    int element = v * LANES, left = (7 - element / 16 * 8) & 31;
+    vu w;
+    memcpy(&w, words + element % 16, sizeof w);
+    w = w << left | w >> (32 - left);
+    return (vf)((w & 0x7FFF80u) | 0x3F800040u);
+}
 
 /* A whole position as the code's place: signed maps run the other way here, from which 127 - x, the
  * saturated byte, is the code. So entry 128 with a minus becomes 127, which is the last there is. */
@@ -229,14 +257,15 @@ INLINE void store_codes(uint8_t *codes, const vi places[VECTORS], int is_signed)
 }
 
 /* Positions that lie in doubt: the bound decides. */
-static __attribute__((noinline, cold)) void encode_doubtful(uint8_t *codes, const float *x,
-                                                            float inverse, const oct_map *map)
+static __attribute__((noinline, cold)) void
+encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *map)
 {
+    tables t = tables_of(map, map->nearest);
     vi places[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         vf scaled = vf_load(x + v * LANES) * inverse;
         vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-        line l = line_of(magnitude, map, map->nearest);
+        line l = line_of(magnitude, &t);
         vf position = vf_fma(magnitude, l.slope, l.offset), distance = vf_abs(from_whole(position));
         vi upper = vf_to_int(position);                        /* the whole number next to it */
         vi exact = upper + (vi)(magnitude < look_up(map->bound, upper));
@@ -246,38 +275,47 @@ static __attribute__((noinline, cold)) void encode_doubtful(uint8_t *codes, cons
     store_codes(codes, places, map->is_signed);
 }
 
-/* x[GROUP] times `inverse`, nearest. Doubt is a matter of one element in some ten thousand. */
-INLINE void encode_nearest(uint8_t *codes, const float *x, float inverse, const oct_map *map,
-                           int is_signed)
+/* x[count] times `inverse`, nearest; count is a multiple of GROUP. Doubt is a matter of one element in
+ * some ten thousand. */
+INLINE void encode_nearest(uint8_t *codes, const float *x, int64_t count, float inverse,
+                           const oct_map *map, int is_signed)
 {
-    vf least = vf_all(1);
-    vi places[VECTORS];
-    for (int v = 0; v < VECTORS; v++) {
-        vf scaled = vf_load(x + v * LANES) * inverse;
-        vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-        line l = line_of(magnitude, map, map->nearest);
-        vf position = vf_fma(magnitude, l.slope, l.offset);
-        least = lesser_magnitude(least, from_whole(position));
-        places[v] = placed(position, scaled, is_signed);
+    tables t = tables_of(map, map->nearest);
+    for (int64_t i = 0; i < count; i += GROUP) {
+        vf least = vf_all(1);
+        vi places[VECTORS];
+        for (int v = 0; v < VECTORS; v++) {
+            vf scaled = vf_load(x + i + v * LANES) * inverse;
+            vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
+            line l = line_of(magnitude, &t);
+            vf position = vf_fma(magnitude, l.slope, l.offset);
+            least = lesser_magnitude(least, from_whole(position));
+            places[v] = placed(position, scaled, is_signed);
+        }
+        store_codes(codes + i, places, is_signed);
+        if (__builtin_expect(vm_any(vf_less(least, vf_all(map->doubt))), 0))
+            encode_doubtful(codes + i, x + i, inverse, map);
     }
-    store_codes(codes, places, is_signed);
-    if (__builtin_expect(vm_any(vf_less(least, vf_all(map->doubt))), 0))
-        encode_doubtful(codes, x, inverse, map);
 }
 
-/* Unsigned maps: x[GROUP] times `inverse`, to one of the two neighbours by the draw; 0 alone is 0. */
-INLINE void encode_stochastic(uint8_t *codes, const float *x, float inverse,
-                              const uint16_t *half_words, const oct_map *map)
+/* Unsigned maps: x[count] times `inverse`, to one of the two neighbours by the draw; 0 alone is 0. */
+INLINE void encode_stochastic(uint8_t *codes, const float *x, int64_t count, float inverse,
+                              const uint32_t *words, const oct_map *map)
 {
-    vi places[VECTORS];
-    for (int v = 0; v < VECTORS; v++) {
-        vf scaled = vf_load(x + v * LANES) * inverse;
-        vf magnitude = vf_max(scaled, vf_all(OCTAVE_LEAST));
-        line l = line_of(magnitude, map, map->stochastic);
-        vf position = vf_fma(magnitude, l.slope, l.offset) + one_and_draws(half_words + v * LANES);
-        places[v] = truncated_unless_zero(vf_max(position, vf_all(1)), scaled);
+    tables t = tables_of(map, map->stochastic);
+    for (int64_t i = 0; i < count; i += GROUP) {
+        vi places[VECTORS];
+        #pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) {
+            vf scaled = vf_load(x + i + v * LANES) * inverse;
+            vf magnitude = vf_max(scaled, vf_all(OCTAVE_LEAST));
+            line l = line_of(magnitude, &t);
+            vf position = vf_fma(magnitude, l.slope, l.offset) +
+                          one_and_draws(words + i / 4, v);
+            places[v] = truncated_unless_zero(vf_max(position, vf_all(1)), scaled);
+        }
+        store_unsigned(codes + i, places);
     }
-    store_unsigned(codes, places);
 }
 
 /* ---- draws ---------------------------------------------------------------------------------------- */
@@ -294,12 +332,11 @@ INLINE void prepare_keys(round_keys *keys, uint64_t seed)
     }
 }
 
-/* Elements drawn for at once: two chains of products side by side, since one waits for itself. */
-enum { CHAINS = 2, DRAWN = CHAINS * 8 * BLOCKS };
+/* Words drawn at once: two chains of products side by side, since one waits for itself. */
+enum { CHAINS = 2, DRAWN = CHAINS * 4 * BLOCKS };
 
-/* The half-words of `count` elements, rounded up to a multiple of DRAWN, from Philox block `offset`
- * of the optimizer's stream on. */
-INLINE void draw(uint16_t *half_words, int64_t count, const round_keys *keys, uint64_t offset)
+/* `count` words, rounded up to a multiple of DRAWN, from block `offset` of the optimizer's stream on. */
+INLINE void draw(uint32_t *words, int64_t count, const round_keys *keys, uint64_t offset)
 {
     const vq low_half = vq_all(0xFFFFFFFFu);
     for (int64_t i = 0; i < count; i += DRAWN, offset += CHAINS * BLOCKS) {
@@ -324,7 +361,7 @@ INLINE void draw(uint16_t *half_words, int64_t count, const round_keys *keys, ui
             vq words01 = (c0[c] & low_half) | (c1[c] << 32);
             vq words23 = (c2[c] & low_half) | (c3[c] << 32);
             vu ordered[2] = {interleave_low(words01, words23), interleave_high(words01, words23)};
-            memcpy(half_words + i + c * 8 * BLOCKS, ordered, sizeof ordered);
+            memcpy(words + i + c * 4 * BLOCKS, ordered, sizeof ordered);
         }
     }
 }

@@ -20,7 +20,7 @@ typedef struct kind {
 /* Elements under way, in the first-level cache. */
 typedef struct block_state {
     float first[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
-    uint16_t draws[OCT_BLOCK_MAX + DRAWN];
+    uint32_t words[OCT_BLOCK_MAX / 4 + DRAWN];         /* drawn */
     round_keys keys;
     int64_t left_out;
 } block_state;
@@ -98,12 +98,12 @@ INLINE float keep_absmax(float *absmax, vf most)
     return none ? 0 : 1 / greatest;
 }
 
-/* One block of `count` elements, a multiple of GROUP; `element` is its place in the slot. */
+/* One block of `count` elements, a multiple of GROUP, of which the first is the slot's `element`, a
+ * multiple of GROUP too. */
 INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const float *g,
-                       uint8_t *first_codes, uint8_t *second_codes, int64_t element, int64_t count,
-                       kind k)
+                       uint8_t *first_codes, uint8_t *second_codes, int64_t block, int64_t element,
+                       int64_t count, kind k)
 {
-    int64_t block = element / s->block;
     float *first_absmax = s->absmax[0] + block, *second_absmax = s->absmax[1] + block;
     const float first_scale = *first_absmax, second_scale = *second_absmax;
     const oct_rule rule = s->rule;
@@ -141,38 +141,36 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const 
     }
     float first_inverse = keep_absmax(first_absmax, most_first);
     float second_inverse = keep_absmax(second_absmax, most_second);
-    if (k.stochastic)
-        draw(b->draws, count, &b->keys, s->random_offset + (uint64_t)element / 8);
-    for (int64_t i = 0; i < count; i += GROUP) {
-        encode_nearest(first_codes + i, b->first + i, first_inverse, s->map[0], 1);
-        if (k.stochastic) {
-            encode_stochastic(second_codes + i, b->second + i, second_inverse, b->draws + i,
-                              s->map[1]);
-        } else {
-            encode_nearest(second_codes + i, b->second + i, second_inverse, s->map[1], 0);
-        }
+    encode_nearest(first_codes, b->first, count, first_inverse, s->map[0], 1);
+    if (k.stochastic) {
+        draw(b->words, count / 4, &b->keys, s->random_offset + (uint64_t)element / 64 * 4);
+        encode_stochastic(second_codes, b->second, count, second_inverse, b->words, s->map[1]);
+    } else {
+        encode_nearest(second_codes, b->second, count, second_inverse, s->map[1], 0);
     }
 }
 
-/* A block whose size is no multiple of GROUP: through copies that zeros fill up, which stay zeros. */
-INLINE void step_part(block_state *b, const oct_optim_slot *s, int64_t element, int64_t count, kind k)
+/* A block that is no whole number of groups: through copies, with zeros around it that stay zeros. */
+INLINE void step_part(block_state *b, const oct_optim_slot *s, int64_t block, int64_t element,
+                      int64_t count, kind k)
 {
     float p[OCT_BLOCK_MAX], g[OCT_BLOCK_MAX];
     uint8_t first[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
-    int64_t whole = (count + GROUP - 1) / GROUP * GROUP;
-    size_t floats = (size_t)count * sizeof(float), rest = (size_t)(whole - count);
-    memcpy(p, s->param + element, floats);
-    memcpy(g, s->grad + element, floats);
-    memcpy(first, s->codes[0] + element, (size_t)count);
-    memcpy(second, s->codes[1] + element, (size_t)count);
-    memset(p + count, 0, rest * sizeof(float));
-    memset(g + count, 0, rest * sizeof(float));
-    memset(first + count, OCT_SIGNED_ZERO, rest);
-    memset(second + count, 0, rest);
-    step_block(b, s, p, g, first, second, element, whole, k);
-    memcpy(s->param + element, p, floats);
-    memcpy(s->codes[0] + element, first, (size_t)count);
-    memcpy(s->codes[1] + element, second, (size_t)count);
+    int64_t before = element % GROUP, whole = (before + count + GROUP - 1) / GROUP * GROUP;
+    size_t floats = (size_t)count * sizeof(float);
+    for (int64_t i = 0; i < whole; i++) {
+        p[i] = g[i] = 0;
+        first[i] = OCT_SIGNED_ZERO;
+        second[i] = 0;
+    }
+    memcpy(p + before, s->param + element, floats);
+    memcpy(g + before, s->grad + element, floats);
+    memcpy(first + before, s->codes[0] + element, (size_t)count);
+    memcpy(second + before, s->codes[1] + element, (size_t)count);
+    step_block(b, s, p, g, first, second, block, element - before, whole, k);
+    memcpy(s->param + element, p + before, floats);
+    memcpy(s->codes[0] + element, first + before, (size_t)count);
+    memcpy(s->codes[1] + element, second + before, (size_t)count);
 }
 
 INLINE int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count, kind k)
@@ -181,12 +179,12 @@ INLINE int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count,
     b.left_out = 0;
     if (k.stochastic) prepare_keys(&b.keys, s->seed);
     for (int64_t at = from, end = from + count; at < end; at += s->block) {
-        int64_t n = end - at < s->block ? end - at : s->block;
+        int64_t n = end - at < s->block ? end - at : s->block, block = at / s->block;
         if (n % GROUP == 0)
-            step_block(&b, s, s->param + at, s->grad + at, s->codes[0] + at, s->codes[1] + at, at, n,
-                       k);
+            step_block(&b, s, s->param + at, s->grad + at, s->codes[0] + at, s->codes[1] + at, block,
+                       at, n, k);
         else
-            step_part(&b, s, at, n, k);
+            step_part(&b, s, block, at, n, k);
     }
     return b.left_out;
 }

@@ -57,11 +57,11 @@ static uint8_t code_stochastic(float x, float draw, const oct_map *map)
 
 static float draw_of(const oct_optim_slot *slot, int64_t element)
 {
-    uint32_t words[4];
+    uint32_t words[4], lane = (uint32_t)element % 16, turn = (uint32_t)element % 64 / 16 * 8;
     oct_philox(words, slot->seed, OCT_STREAM_OPTIMIZER,
-               slot->random_offset + (uint64_t)element / 8);
-    uint32_t word = words[element % 8 / 2];
-    return one_and_draw(element % 2 ? word >> 16 : word & 0xFFFF);
+               slot->random_offset + (uint64_t)element / 64 * 4 + lane / 4);
+    uint64_t word = words[lane % 4];
+    return one_and_draw((uint32_t)((word | word << 32) >> turn) & 0xFFFF);
 }
 
 /* What to multiply a block's values with; 0 where they are to be kept as zeros. */
