@@ -121,6 +121,37 @@ int oct_file_remove(const char *path);
  * off. `made`: calls since the last call. */
 int oct_fail_file(int64_t *made, int64_t nth, int error, int on_and_on);
 
+/* ---- safetensors --------------------------------------------------------------------------------- */
+
+/* A file of tensors, open for reading. Its header is checked whole: lengths, types, shapes, offsets
+ * (no gap, no overlap), no name twice. Texts live until it is closed. Tensors and metadata are
+ * numbered from 0 in the order of their names. */
+typedef struct oct_safetensors oct_safetensors;
+int oct_safetensors_open(oct_safetensors **file, const char *path);
+int oct_safetensors_close(oct_safetensors *file);
+int oct_safetensors_counts(int64_t *tensors, int64_t *metadata, oct_safetensors *file);
+/* type: as the file spells it ("F32", "BF16"); shape has room for OCT_MAX_DIMS. */
+int oct_safetensors_info(const char **name, const char **type, int *ndim, int64_t *shape,
+                         int64_t *bytes, oct_safetensors *file, int64_t index);
+int oct_safetensors_metadata(const char **key, const char **value, oct_safetensors *file,
+                             int64_t index);
+/* Read one tensor: into a new one of dtype (-1: the file's own), or into one of the same shape. F16,
+ * BF16 and F64 are read as f32 where that is asked for, I64 as i32 where every value fits, BOOL as
+ * u8. A checksum that the file carries is checked; after a failure the tensor's content is
+ * undefined. */
+int oct_safetensors_read(oct_tensor **tensor, oct_safetensors *file, int64_t index, int dtype,
+                         int purpose);
+int oct_safetensors_read_into(oct_tensor *tensor, oct_safetensors *file, int64_t index);
+/* Gather tensors (a reference to each is held) and metadata, then save them durably, whole or not at
+ * all. checksums 1: a SHA-256 of each tensor and of the header goes into the metadata. */
+typedef struct oct_safetensors_writer oct_safetensors_writer;
+int oct_safetensors_writer_new(oct_safetensors_writer **writer);
+int oct_safetensors_writer_add(oct_safetensors_writer *writer, const char *name, oct_tensor *tensor);
+int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *key,
+                                    const char *value);
+int oct_safetensors_writer_save(oct_safetensors_writer *writer, const char *path, int checksums);
+int oct_safetensors_writer_free(oct_safetensors_writer *writer);
+
 // cdef-end
 
 #pragma GCC visibility pop
