@@ -76,6 +76,17 @@ typedef struct oct_tensor oct_tensor;
 enum { OCT_F32, OCT_F16, OCT_BF16, OCT_I32, OCT_U8, OCT_DTYPES };
 enum { OCT_MAX_DIMS = 6 };
 
+/* ---- signals, terminal ---------------------------------------------------------------------- */
+
+/* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
+ * ends the process at once. on 0: what stood before holds again; the mark stays readable. A signal
+ * that was being ignored stays ignored. */
+int oct_catch_signals(int on);
+/* The number of the signal that came since oct_catch_signals(1), else 0. */
+int oct_signal_seen(int *number);
+/* Width of the terminal behind a file descriptor; 0 where it is none. */
+int oct_terminal_columns(int *columns, int descriptor);
+
 // cdef-end
 
 #pragma GCC visibility pop
