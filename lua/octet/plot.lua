@@ -149,8 +149,8 @@ local function draw_series(out, s, colour, to_x, to_y, width)
   if #points == 0 then return end
   if #points > 1 then
     out(('<polyline points="%s" fill="none" stroke="%s" stroke-width="%s"'
-      .. ' stroke-linejoin="round"%s/>'):format(table.concat(points, " "), colour, s.faint and 1 or 2,
-        s.faint and ' stroke-opacity="0.35"' or ""))
+      .. ' stroke-linejoin="round"%s/>'):format(table.concat(points, " "), colour,
+      s.faint and 1 or 2, s.faint and ' stroke-opacity="0.35"' or ""))
   end
   if s.points or #points == 1 then
     for _, p in ipairs(points) do
@@ -192,7 +192,8 @@ local function draw_panel(out, panel, top, x_low, x_high)
     LEFT + width / 2, bottom + 36, INK, escape(panel.x or "")))
   local middle = top + TOP + height / 2
   out(('<text x="18" y="%.1f" text-anchor="middle" fill="%s"'
-    .. ' transform="rotate(-90 18 %.1f)">%s</text>'):format(middle, INK, middle, escape(panel.y or "")))
+    .. ' transform="rotate(-90 18 %.1f)">%s</text>')
+    :format(middle, INK, middle, escape(panel.y or "")))
 
   local colours = {}
   for i, s in ipairs(series) do colours[i] = s.colour or COLOURS[(i - 1) % #COLOURS + 1] end
