@@ -1,6 +1,9 @@
 --- What a loop shows of itself: one bar that is redrawn in place on a terminal, plain lines where
 -- the output is none.
 -- @module octet.train.progress
+local ffi = require "ffi"
+local binding = require "octet.binding"
+
 local M = {}
 
 local Progress = {}
@@ -40,14 +43,37 @@ local function speaks_utf8()
   return locale:lower():find("utf%-?8") ~= nil
 end
 
+local int_out, double_out = ffi.new "int[1]", ffi.new "double[1]"
+
+--- Width of the terminal behind standard output.
+-- @treturn number columns; 0 where it is no terminal
+function M.columns()
+  binding.check(binding.C.oct_terminal_columns(int_out, 1), 2)
+  return int_out[0]
+end
+
+--- Put text on standard output, at once, and make sure that it got there.
+-- @tparam string text
+function M.write(text)
+  local ok, reason = io.stdout:write(text)
+  if ok then ok, reason = io.stdout:flush() end
+  if not ok then error("standard output: " .. tostring(reason), 0) end
+end
+
+local function clock()
+  binding.check(binding.C.oct_clock(double_out), 2)
+  return double_out[0]
+end
+
 --- Begin to show a loop.
 -- @tparam table o `total`: how much there is to do; `label`: what stands in front; `unit`: what is
--- counted ("tokens"); `columns`: a function that gives the terminal's width, 0 where there is none;
--- `write`: a function that puts text out; `clock`: seconds; `done`: where a resumed loop begins
+-- counted ("tokens"); `done`: where a resumed loop begins; and for another screen than standard
+-- output: `columns`, a function that gives its width, 0 where it is no terminal; `write`, a function
+-- that puts text out; `clock`, seconds
 function M.new(o)
   local self = setmetatable({
-    total = o.total, label = o.label or "", unit = o.unit, columns = o.columns, write = o.write,
-    clock = o.clock, done = o.done or 0, utf8 = o.utf8,
+    total = o.total, label = o.label or "", unit = o.unit, columns = o.columns or M.columns,
+    write = o.write or M.write, clock = o.clock or clock, done = o.done or 0, utf8 = o.utf8,
   }, Progress)
   if self.utf8 == nil then self.utf8 = speaks_utf8() end
   self.start, self.first, self.drawn_at = self.clock(), self.done, -math.huge
