@@ -2,8 +2,9 @@
 --
 -- A file is a row of TFRecords: length (8 bytes, little end first), masked CRC-32C of the length,
 -- data, masked CRC-32C of the data. The data is an Event in protobuf's wire format:
--- wall_time = 1 (double), step = 2 (varint), file_version = 3 (string), summary = 5 (message);
--- Summary: value = 1 (message); Value: tag = 1 (string), simple_value = 2 (float).
+-- wall_time = 1 (double), step = 2 (varint), file_version = 3 (string), summary = 5 (message),
+-- session_log = 7 (message); Summary: value = 1 (message); Value: tag = 1 (string), simple_value = 2
+-- (float); SessionLog: status = 1 (varint; 1: start).
 -- @module octet.train.tensorboard
 local bit = require "bit"
 local ffi = require "ffi"
@@ -79,6 +80,16 @@ end
 -- @treturn string
 function M.header(wall_time)
   return M.record(tag(1, 1) .. floating("double", wall_time) .. bytes_field(3, "brain.Event:2"))
+end
+
+--- The record with which a resumed run begins: what earlier files hold of this step and those
+-- after it no longer counts.
+-- @tparam number wall_time seconds since 1970
+-- @tparam number step
+-- @treturn string
+function M.restart(wall_time, step)
+  return M.record(tag(1, 1) .. floating("double", wall_time) .. tag(2, 0) .. varint(step)
+    .. bytes_field(7, tag(1, 0) .. varint(1)))
 end
 
 --- The record of a step's scalars.
