@@ -253,6 +253,17 @@ int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *
 int oct_safetensors_writer_save(oct_safetensors_writer *writer, const char *path, int checksums);
 int oct_safetensors_writer_free(oct_safetensors_writer *writer);
 
+/* ---- signals, terminal ---------------------------------------------------------------------- */
+
+/* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
+ * ends the process at once. on 0: what stood before holds again; the mark stays readable. A signal
+ * that was being ignored stays ignored. */
+int oct_catch_signals(int on);
+/* The number of the signal that came since oct_catch_signals(1), else 0. */
+int oct_signal_seen(int *number);
+/* Width of the terminal behind a file descriptor; 0 where it is none. */
+int oct_terminal_columns(int *columns, int descriptor);
+
 // cdef-end
 
 #pragma GCC visibility pop
