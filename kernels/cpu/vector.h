@@ -2,7 +2,7 @@
  *
  * A kernel is written once against `vf` (LANES floats) and compiled for AVX2 and AVX-512. Plain
  * arithmetic is written with operators (GCC's vector extensions); only what operators cannot say is
- * an intrinsic here. No operation is contracted: where a fused multiply-add is wanted, vf_fma says so.
+ * an intrinsic here. Nothing is contracted: where a fused multiply-add is wanted, vf_fma says so.
  *
  * The errors stated are the largest over all floats (spec/ops/elementwise_spec.lua holds them). */
 #ifndef OCT_VECTOR_H
@@ -21,7 +21,7 @@ typedef double vd __attribute__((vector_size(4 * LANES)));
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* ---- loads and stores ------------------------------------------------------------------------- */
+/* ---- loads and stores ------------------------------------------------------------------------ */
 
 INLINE vf vf_load(const float *p) { return *(const vf_anywhere *)p; }
 INLINE void vf_store(float *p, vf v) { *(vf_anywhere *)p = v; }
@@ -139,7 +139,7 @@ INLINE __m256 vf_fold_max(vf a) { return (__m256)a; }
 
 #endif
 
-/* ---- over the lanes ---------------------------------------------------------------------------- */
+/* ---- over the lanes -------------------------------------------------------------------------- */
 
 INLINE float vf_sum(vf a)
 {
@@ -164,7 +164,7 @@ INLINE double vd_sum(vd a)
 }
 INLINE double vf_sum_double(vf a) { return vd_sum(vf_low_double(a) + vf_high_double(a)); }
 
-/* ---- functions ------------------------------------------------------------------------------------ */
+/* ---- functions ------------------------------------------------------------------------------- */
 
 INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7FFFFFFF); }
 /* `magnitude`, which is not negative, with the sign of `sign`. */
