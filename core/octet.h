@@ -175,6 +175,82 @@ int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets);
 /* 1 where every element is finite. */
 int oct_all_finite(int *finite, oct_tensor *x);
 
+/* ---- files ------------------------------------------------------------------------------------ */
+
+/* Save `bytes` bytes as a file, whole or not at all, on the disk when it returns: a temporary file
+ * in the same folder, synced, renamed. On failure the former file stands. */
+int oct_file_save(const char *path, const void *data, int64_t bytes);
+/* The same in pieces. commit and abandon both free the writer, whatever they return; after a write
+ * that failed only abandon is of use. The descriptor remains the writer's. */
+typedef struct oct_writer oct_writer;
+int oct_writer_open(oct_writer **writer, const char *path);
+int oct_writer_write(oct_writer *writer, const void *data, int64_t bytes);
+int oct_writer_descriptor(int *fd, oct_writer *writer);
+int oct_writer_commit(oct_writer *writer);
+int oct_writer_abandon(oct_writer *writer);
+/* A file that grows by lines. keep_bytes: its length is cut to so many first, -1 keeps all. Lines
+ * are gathered; flush writes them (sync 1: to the disk), and what a full disk refused is kept for
+ * the next call. size: bytes written and gathered. close flushes, syncs and frees, and tells
+ * whether all of that succeeded. */
+typedef struct oct_log oct_log;
+int oct_log_open(oct_log **log, const char *path, int64_t keep_bytes);
+int oct_log_write(oct_log *log, const char *text, int64_t bytes);
+int oct_log_flush(oct_log *log, int sync);
+int oct_log_size(int64_t *bytes, oct_log *log);
+int oct_log_close(oct_log *log);
+/* A whole regular file of at most limit_bytes (-1: any) into memory, a 0 behind its end; to be
+ * given back by oct_file_release. */
+int oct_file_load(char **data, int64_t *bytes, const char *path, int64_t limit_bytes);
+int oct_file_release(void *data);
+/* SHA-256 as 64 hexadecimal digits and a 0: text[65]. */
+int oct_sha256(char *text, const void *data, int64_t bytes);
+int oct_file_sha256(char *text, const char *path);
+/* What a path leads to, links followed; bytes: of a file, else 0. */
+enum { OCT_NOTHING, OCT_FILE, OCT_FOLDER, OCT_OTHER };
+int oct_file_kind(int *kind, int64_t *bytes, const char *path);
+/* Make a folder and those above it; fine where it is there. */
+int oct_folder_make(const char *path);
+/* The names in a folder, sorted, each followed by a 0; given back by oct_file_release. */
+int oct_folder_list(char **names, int64_t *bytes, const char *path);
+int oct_file_rename(const char *from, const char *to);
+/* A file or an empty folder; fine where there is none. */
+int oct_file_remove(const char *path);
+/* Tests only: let the nth system call on files from now (1 = the next) fail with this errno, or, for
+ * error 0, transfer half of what it was asked for; on_and_on: those after it too. nth 0 switches it
+ * off. `made`: calls since the last call. */
+int oct_fail_file(int64_t *made, int64_t nth, int error, int on_and_on);
+
+/* ---- safetensors --------------------------------------------------------------------------------- */
+
+/* A file of tensors, open for reading. Its header is checked whole: lengths, types, shapes, offsets
+ * (no gap, no overlap), no name twice. Texts live until it is closed. Tensors and metadata are
+ * numbered from 0 in the order of their names. */
+typedef struct oct_safetensors oct_safetensors;
+int oct_safetensors_open(oct_safetensors **file, const char *path);
+int oct_safetensors_close(oct_safetensors *file);
+int oct_safetensors_counts(int64_t *tensors, int64_t *metadata, oct_safetensors *file);
+/* type: as the file spells it ("F32", "BF16"); shape has room for OCT_MAX_DIMS. */
+int oct_safetensors_info(const char **name, const char **type, int *ndim, int64_t *shape,
+                         int64_t *bytes, oct_safetensors *file, int64_t index);
+int oct_safetensors_metadata(const char **key, const char **value, oct_safetensors *file,
+                             int64_t index);
+/* Read one tensor: into a new one of dtype (-1: the file's own), or into one of the same shape. F16,
+ * BF16 and F64 are read as f32 where that is asked for, I64 as i32 where every value fits, BOOL as
+ * u8. A checksum that the file carries is checked; after a failure the tensor's content is
+ * undefined. */
+int oct_safetensors_read(oct_tensor **tensor, oct_safetensors *file, int64_t index, int dtype,
+                         int purpose);
+int oct_safetensors_read_into(oct_tensor *tensor, oct_safetensors *file, int64_t index);
+/* Gather tensors (a reference to each is held) and metadata, then save them durably, whole or not at
+ * all. checksums 1: a SHA-256 of each tensor and of the header goes into the metadata. */
+typedef struct oct_safetensors_writer oct_safetensors_writer;
+int oct_safetensors_writer_new(oct_safetensors_writer **writer);
+int oct_safetensors_writer_add(oct_safetensors_writer *writer, const char *name, oct_tensor *tensor);
+int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *key,
+                                    const char *value);
+int oct_safetensors_writer_save(oct_safetensors_writer *writer, const char *path, int checksums);
+int oct_safetensors_writer_free(oct_safetensors_writer *writer);
+
 /* ---- signals, terminal ---------------------------------------------------------------------- */
 
 /* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
