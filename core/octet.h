@@ -215,6 +215,8 @@ int oct_folder_list(char **names, int64_t *bytes, const char *path);
 int oct_file_rename(const char *from, const char *to);
 /* A file or an empty folder; fine where there is none. */
 int oct_file_remove(const char *path);
+/* A folder and all that is in it; links are removed, not followed. */
+int oct_folder_remove(const char *path);
 /* Tests only: let the nth system call on files from now (1 = the next) fail with this errno, or, for
  * error 0, transfer half of what it was asked for; on_and_on: those after it too. nth 0 switches it
  * off. `made`: calls since the last call. */

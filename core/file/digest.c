@@ -47,7 +47,7 @@ int oct_digest_end(char text[OCT_SHA256_TEXT], oct_digest *digest)
 int oct_sha256(char *text, const void *data, int64_t bytes)
 {
     if (bytes < 0) return oct_fail("sha256: %lld bytes", (long long)bytes);
-    oct_digest *digest;
+    oct_digest *digest = NULL;
     OCT_TRY(oct_digest_begin(&digest));
     if (oct_digest_add(digest, data, (size_t)bytes) != 0) {
         oct_digest_end(NULL, digest);
@@ -75,7 +75,7 @@ static int add_file(oct_digest *digest, const char *path)
 
 int oct_file_sha256(char *text, const char *path)
 {
-    oct_digest *digest;
+    oct_digest *digest = NULL;
     OCT_TRY(oct_digest_begin(&digest));
     if (add_file(digest, path) != 0) {
         oct_digest_end(NULL, digest);

@@ -1,6 +1,7 @@
 /* folder.c - folders and names: what is there, make, list, rename, remove. */
 #include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,4 +144,21 @@ int oct_file_remove(const char *path)
 {
     if (remove(path) != 0 && errno != ENOENT) return oct_file_error("remove", path, errno);
     return 0;
+}
+
+static int remove_each(const char *path, const struct stat *st, int kind, struct FTW *place)
+{
+    if (remove(path) == 0 || errno == ENOENT) return 0;
+    oct_file_error("remove", path, errno);
+    return 1;
+}
+
+int oct_folder_remove(const char *path)
+{
+    enum { OPEN_FOLDERS = 16 };
+    struct stat st;
+    if (lstat(path, &st) != 0 && errno == ENOENT) return 0;
+    int status = nftw(path, remove_each, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS);
+    /* 1: remove_each has set the text; -1: nftw itself failed. */
+    return status == 0 ? 0 : status == 1 ? -1 : oct_file_error("remove", path, errno);
 }

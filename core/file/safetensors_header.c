@@ -218,7 +218,7 @@ static int hash_without_seal(char text[OCT_SHA256_TEXT], const char *header, siz
 {
     static const char zeros[] = "0000000000000000000000000000000000000000000000000000000000000000";
     size_t after = seal_at + OCT_SHA256_TEXT - 1;
-    oct_digest *digest;
+    oct_digest *digest = NULL;
     OCT_TRY(oct_digest_begin(&digest));
     if (oct_digest_add(digest, header, seal_at) != 0 ||
         oct_digest_add(digest, zeros, OCT_SHA256_TEXT - 1) != 0 ||

@@ -285,7 +285,7 @@ static int write_all(oct_writer *file, const growing *header, const oct_safetens
 static int save_with_header(const growing *header, const char *path,
                             const oct_safetensors_writer *writer)
 {
-    oct_writer *file;
+    oct_writer *file = NULL;
     OCT_TRY(oct_writer_open(&file, path));
     if (write_all(file, header, writer) != 0) {
         oct_writer_abandon(file);

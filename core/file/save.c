@@ -141,7 +141,7 @@ int oct_writer_commit(oct_writer *writer)
 
 int oct_file_save(const char *path, const void *data, int64_t bytes)
 {
-    oct_writer *writer;
+    oct_writer *writer = NULL;
     OCT_TRY(oct_writer_open(&writer, path));
     if (oct_writer_write(writer, data, bytes) != 0) {
         oct_writer_abandon(writer);

@@ -64,7 +64,7 @@ local check = M.check
 function M.call(f, ...)
   local status = f(...)
   if status == 0 then return end
-  if M.last_error():find("^out of memory") then
+  if M.last_error():find("out of memory: ", 1, true) then
     collectgarbage()
     collectgarbage()
     status = f(...)
