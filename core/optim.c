@@ -183,13 +183,12 @@ int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group_numbe
     return 0;
 }
 
-static int check_number(const char *what, double value, double low, double high, int low_too)
+/* No number in the text: how C prints one depends on the locale. Lua says more. */
+static int check_number(const char *what, double value, double low, double high)
 {
-    int above = low_too ? value >= low : value > low;
-    if (above && value < high) return 0;
-    const char *range = high == 1 ? "expected 0 to below 1"
-                        : low_too ? "expected 0 or more" : "expected more than 0";
-    return oct_fail("optim: %s is %g, %s", what, value, range);
+    if (value >= low && value < high) return 0;
+    return oct_fail("optim: %s is out of range, expected %s", what,
+                    high == 1 ? "0 to below 1" : low == 0 ? "0 or more" : "more than 0");
 }
 
 int oct_optim_group(oct_optim *o, int number, double lr, double beta1, double beta2, double epsilon,
@@ -197,11 +196,11 @@ int oct_optim_group(oct_optim *o, int number, double lr, double beta1, double be
 {
     if (number < 0 || number >= GROUPS)
         return oct_fail("optim: group %d, expected 0 to %d", number, GROUPS - 1);
-    OCT_TRY(check_number("lr", lr, 0, INFINITY, 1));
-    OCT_TRY(check_number("the first of betas", beta1, 0, 1, 1));
-    OCT_TRY(check_number("the second of betas", beta2, 0, 1, 1));
-    OCT_TRY(check_number("weight_decay", weight_decay, 0, INFINITY, 1));
-    OCT_TRY(check_number("eps", epsilon, 0x1p-126, INFINITY, 1));
+    OCT_TRY(check_number("lr", lr, 0, INFINITY));
+    OCT_TRY(check_number("the first of betas", beta1, 0, 1));
+    OCT_TRY(check_number("the second of betas", beta2, 0, 1));
+    OCT_TRY(check_number("weight_decay", weight_decay, 0, INFINITY));
+    OCT_TRY(check_number("eps", epsilon, 0x1p-126, INFINITY));
     if (number >= o->group_count) {
         OCT_TRY(grow(&o->groups, number + 1, sizeof *o->groups));
         /* NaN: a group of which nothing was said. */
@@ -243,11 +242,17 @@ static int has_gradient(const oct_tensor *p)
     return p->requires_grad && p->grad && !p->grad_is_empty && p->grad->storage;
 }
 
-static int check_members(const oct_optim *o)
+static int check_alive(const oct_optim *o)
+{
+    for (int64_t i = 0; i < o->count; i++)
+        OCT_TRY(oct_check(o->members[i].parameter, "optim", o->members[i].name, OCT_F32));
+    return 0;
+}
+
+static int check_groups(const oct_optim *o)
 {
     for (int64_t i = 0; i < o->count; i++) {
         const member *m = o->members + i;
-        OCT_TRY(oct_check(m->parameter, "optim", m->name, OCT_F32));
         if (m->group >= o->group_count || isnan(o->groups[m->group].lr))
             return oct_fail("optim: group %d of parameter \"%s\" has no numbers", m->group, m->name);
     }
@@ -300,7 +305,7 @@ static oct_optim_work plan(oct_optim *o)
 
 int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
 {
-    OCT_TRY(check_members(o));
+    OCT_TRY(check_alive(o));
     oct_optim_work work = plan(o);
     double sum = 0;
     int64_t left_out = 0;
@@ -316,8 +321,9 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
 
 int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale)
 {
-    if (!isfinite(grad_scale)) return oct_fail("optim: the gradients' scale is %g", grad_scale);
-    OCT_TRY(check_members(o));
+    if (!isfinite(grad_scale)) return oct_fail("optim: the gradients' scale is not finite");
+    OCT_TRY(check_alive(o));
+    OCT_TRY(check_groups(o));
     oct_optim_work work = plan(o);
     uint64_t random_offset = oct_random_take(OCT_STREAM_OPTIMIZER, o->random_blocks);
     oct_optim_slot *slot = o->slots;
@@ -425,8 +431,8 @@ int oct_quantize(uint8_t *codes, float *absmax, const float *x, int64_t n, int64
     OCT_TRY(check_quantize(n, block));
     for (int64_t i = 0; i < n; i++)
         if (!(fabsf(x[i]) < OCT_STATE_LIMIT) || (x[i] < 0 && !is_signed))
-            return oct_fail("quantize: element %lld is %g, expected a number below 2^126%s",
-                            (long long)i, (double)x[i], is_signed ? "" : " and not below 0");
+            return oct_fail("quantize: element %lld is not a number below 2^126%s", (long long)i,
+                            is_signed ? "" : " and not below 0");
     (reference ? oct_quantize_ref : oct_kernels_now()->quantize)(codes, absmax, x, n, block,
                                                                oct_map_dynamic(is_signed));
     return 0;
