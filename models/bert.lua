@@ -4,11 +4,11 @@
 -- layout is that query, key and value are one product here, their weights on top of each other.
 -- @module models.bert
 local octet = require "octet"
-local nn, tensor = octet.nn, octet.tensor
+local nn = octet.nn
 
 local M = {}
 
--- ---- the network ---------------------------------------------------------------------------------
+-- ---- the network -------------------------------------------------------------------------------
 
 local Layer = nn.module "BertLayer"
 
@@ -49,7 +49,7 @@ function M.Encoder:forward(batch)
   local h = self.word(batch.ids) + self.position(batch.positions) + self.type(batch.types)
   h = self.dropout(self.norm(h))
   for i = 1, #self.layers do
-    h = octet.scope(self.layers[i].forward, self.layers[i], h, batch.offsets)
+    h = octet.tidy(self.layers[i].forward, self.layers[i], h, batch.offsets)
   end
   return h
 end
@@ -89,7 +89,7 @@ function M.Classifier:forward(batch)
   return self.classifier(self.dropout(pooled))
 end
 
--- ---- configuration -------------------------------------------------------------------------------
+-- ---- configuration -----------------------------------------------------------------------------
 
 local POSITIVE = {
   "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -130,9 +130,13 @@ function M.config(raw, where)
       c.num_attention_heads)
   end
   for _, key in ipairs {"hidden_dropout_prob", "attention_probs_dropout_prob"} do
-    if not (c[key] >= 0 and c[key] < 1) then fail("%s is %s, expected 0 to below 1", key, c[key]) end
+    if not (c[key] >= 0 and c[key] < 1) then
+      fail("%s is %s, expected 0 to below 1", key, c[key])
+    end
   end
-  if c.num_hidden_layers > 1000 then fail("%d layers, expected 1,000 at most", c.num_hidden_layers) end
+  if c.num_hidden_layers > 1000 then
+    fail("%d layers, expected 1,000 at most", c.num_hidden_layers)
+  end
   local position = c.position_embedding_type
   if position ~= nil and position ~= "absolute" then
     fail("position_embedding_type is '%s', expected absolute", tostring(position))
@@ -147,15 +151,16 @@ end
 -- ---- weights under Hugging Face's names --------------------------------------------------------
 
 local EMBEDDINGS = {
-  {"word", "word_embeddings"}, {"position", "position_embeddings"}, {"type", "token_type_embeddings"},
+  {"word", "word_embeddings"}, {"position", "position_embeddings"},
+  {"type", "token_type_embeddings"},
 }
 local LAYER_PARTS = {
   {"attention_out", "attention.output.dense"}, {"attention_norm", "attention.output.LayerNorm"},
   {"up", "intermediate.dense"}, {"down", "output.dense"}, {"norm", "output.LayerNorm"},
 }
 
---- The weights under Hugging Face's names ("bert.encoder.layer.0...", "classifier.weight"). They share
--- memory with the model: copying into them loads it.
+--- The weights under Hugging Face's names ("bert.encoder.layer.0...", "classifier.weight"). They
+-- share memory with the model: copying into them loads it.
 -- @treturn {{name=string, tensor=tensor},...}
 function M.Classifier:hugging_face_state()
   local list = {}

@@ -1,4 +1,5 @@
---- The one file that touches the C library: finds it, declares it, turns a failed status into an error.
+--- The one file that touches the C library: finds it, declares it, and turns a failed status into
+-- an error.
 -- @module octet.binding
 local ffi = require "ffi"
 
@@ -8,11 +9,11 @@ local function directory_of_this_file()
   return debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
 end
 
---- Candidates for the library, best first: the environment, the build tree, an installation, the system.
+--- Where the library may be, best first: the environment, the build tree, an installation.
 local function candidates()
   local root = directory_of_this_file() .. "/../.."
   return {os.getenv("OCTET_LIBRARY") or false, root .. "/build/liboctet.so",
-    root .. "/../../../lib/liboctet.so.0", "liboctet.so.0"}
+    root .. "/../../lib/liboctet.so.0", "liboctet.so.0"}
 end
 
 local function exists(path)

@@ -81,7 +81,8 @@ local PURPOSES = {
   workspace = C.OCT_WORKSPACE, data = C.OCT_DATA, total = -1,
 }
 
---- Bytes by purpose, exact: parameters, gradients, optimizer_state, activations, workspace, data, total.
+--- Bytes by purpose, exact: parameters, gradients, optimizer_state, activations, workspace, data,
+-- and total.
 -- @treturn table {now = bytes, peak = bytes} for each
 function M.memory()
   local accounts = {}

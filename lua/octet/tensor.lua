@@ -17,6 +17,7 @@ local methods = {}
 
 local DTYPES = {f32 = 0, f16 = 1, bf16 = 2, i32 = 3, u8 = 4}
 local DTYPE_NAMES = {[0] = "f32", "f16", "bf16", "i32", "u8"}
+local BYTES = {f32 = 4, f16 = 2, bf16 = 2, i32 = 4, u8 = 1}
 local POINTERS = {
   [0] = ffi.typeof "float *", ffi.typeof "uint16_t *", ffi.typeof "uint16_t *",
   ffi.typeof "int32_t *", ffi.typeof "uint8_t *",
@@ -141,7 +142,7 @@ function M.from(values, shape, dtype)
     end
     for i = 1, size do data[i - 1] = values[i] end
   else
-    ffi.copy(data, values, size * ffi.sizeof(data[0]))
+    ffi.copy(data, values, size * BYTES[t:dtype()])
   end
   return t
 end

@@ -16,8 +16,8 @@ end
 -- @function Linear
 -- @tparam number inputs
 -- @tparam number outputs
--- @tparam[opt] table options `bias = false`; `activation`: "gelu", "relu", "tanh", "sigmoid" or "silu",
--- fused into the product
+-- @tparam[opt] table options `bias = false`; `activation`: "gelu", "relu", "tanh", "sigmoid" or
+-- "silu", fused into the product
 M.Linear = module.class "Linear"
 
 function M.Linear:init(inputs, outputs, options)
@@ -62,8 +62,8 @@ function M.LayerNorm:forward(x)
   return tensor.take()
 end
 
---- The embedding of the 8-bit optimizers' paper (section 2.3): Xavier uniform start, layer norm behind
--- it, and 32-bit optimizer state.
+--- The embedding of the 8-bit optimizers' paper (section 2.3): Xavier uniform start, layer norm
+-- behind it, and 32-bit optimizer state.
 -- @function StableEmbedding
 M.StableEmbedding = module.class "StableEmbedding"
 
