@@ -22,6 +22,9 @@ int oct_fail(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    /* One line, whatever a name from a hostile file holds; nor may it steer the terminal. */
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
     memcpy(last_error, text, sizeof text);
     return -1;
 }

@@ -76,6 +76,195 @@ typedef struct oct_tensor oct_tensor;
 enum { OCT_F32, OCT_F16, OCT_BF16, OCT_I32, OCT_U8, OCT_DTYPES };
 enum { OCT_MAX_DIMS = 6 };
 
+/* A tensor of undefined content. shape[ndim], each 1 or more; ndim 0 is a scalar of one element. */
+int oct_tensor_new(oct_tensor **out, int dtype, int ndim, const int64_t *shape, int purpose);
+/* Give a handle back. NULL is fine. Never fails; the value is there for the convention's sake. */
+int oct_tensor_free(oct_tensor *tensor);
+/* shape has room for OCT_MAX_DIMS; size: elements; flags: 1 requires grad, 2 parameter, 4 released. */
+int oct_tensor_info(int *dtype, int *ndim, int64_t *shape, int64_t *size, int *flags,
+                    oct_tensor *tensor);
+/* The first element; valid while the tensor is alive. Counts as a write, since it may be one. */
+int oct_tensor_data(void **data, oct_tensor *tensor);
+/* Views on the same storage: another shape of the same size; rows first .. first + count - 1. */
+int oct_reshape(oct_tensor **out, oct_tensor *x, int ndim, const int64_t *shape);
+int oct_rows(oct_tensor **out, oct_tensor *x, int64_t first, int64_t count);
+/* Copies: part of one dimension; two dimensions exchanged; tensors joined along one dimension. */
+int oct_narrow(oct_tensor **out, oct_tensor *x, int dim, int64_t first, int64_t count);
+int oct_transpose(oct_tensor **out, oct_tensor *x, int dim_a, int dim_b);
+int oct_concat(oct_tensor **out, oct_tensor **xs, int64_t count, int dim);
+/* Another type: f32, f16 and bf16 among each other (nearest even), i32 and u8 to and from f32. No
+ * gradient passes. */
+int oct_cast(oct_tensor **out, oct_tensor *x, int dtype);
+/* In place, never recorded: dst = src (same size and type); every element = value (f32, i32, u8);
+ * uniform in [low, high) and normal, from OCT_STREAM_INIT (f32). */
+int oct_copy(oct_tensor *dst, oct_tensor *src);
+int oct_fill(oct_tensor *x, double value);
+int oct_uniform(oct_tensor *x, float low, float high);
+int oct_normal(oct_tensor *x, float mean, float deviation);
+
+/* ---- gradients --------------------------------------------------------------------------------- */
+
+/* Make a leaf a parameter: accounted as OCT_PARAMETERS, collects a gradient, never released by
+ * backward or a scope. on 0: it keeps its storage but collects no gradient (frozen). */
+int oct_parameter(oct_tensor *x, int on);
+/* A new handle on x's gradient (f32, x's shape); *out NULL where it has none. */
+int oct_grad(oct_tensor **out, oct_tensor *x);
+/* The gradient counts as zero from here; its memory is kept for the next one. */
+int oct_zero_grad(oct_tensor *x);
+/* Record what follows (1) or not (0); `before` (may be NULL) receives the setting until now. */
+int oct_set_grad_enabled(int *before, int on);
+int oct_grad_enabled(int *on);
+/* d loss / d parameter, added to the gradient of every parameter behind a scalar loss. Each
+ * intermediate result is released as soon as it has been used, except the loss and what was kept.
+ * On failure the record is dropped and gradients may hold a part. */
+int oct_backward(oct_tensor *loss);
+/* Neither backward nor the end of the scope releases x. */
+int oct_keep(oct_tensor *x);
+/* A scope releases, at its end, every tensor made since its beginning that is no parameter and was
+ * not kept. The end of the outermost one also drops what was recorded in it and never went
+ * backward; an inner one in which something was recorded leaves all to the one around it. */
+int oct_scope_begin(void);
+int oct_scope_end(void);
+/* Move x from the innermost scope to the one around it. */
+int oct_scope_escape(oct_tensor *x);
+
+/* ---- ops: f32, and recorded where an input requires a gradient ----------------------------------- */
+
+/* Precision of the matrix products: OCT_F32 or OCT_BF16 (products in bf16, sums in f32). */
+int oct_set_precision(int dtype);
+int oct_precision(int *dtype);
+
+/* ORDER UNARY, ORDER BINARY, ORDER REDUCTION: as in kernels/kernels.h. */
+enum { OCT_OP_NEG, OCT_OP_EXP, OCT_OP_LOG, OCT_OP_SQRT, OCT_OP_ABS, OCT_OP_SQUARE, OCT_OP_RECIPROCAL,
+       OCT_OP_TANH, OCT_OP_SIGMOID, OCT_OP_RELU, OCT_OP_GELU, OCT_OP_SILU };
+enum { OCT_OP_ADD, OCT_OP_SUB, OCT_OP_MUL, OCT_OP_DIV };
+enum { OCT_OP_SUM, OCT_OP_MEAN, OCT_OP_MAX };
+/* y = f(x); GELU is x Phi(x), by the error function. */
+int oct_unary(oct_tensor **out, oct_tensor *x, int op);
+/* y = op(a, b), shapes broadcast from the last dimension as NumPy does it. */
+int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op);
+/* y = x * scale + shift */
+int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift);
+/* Over dimension dim (0-based; -1: over all, to a scalar); keep 1: it stays with size 1. */
+int oct_reduce(oct_tensor **out, oct_tensor *x, int dim, int keep, int op);
+/* i32: the place of the largest along the last dimension; the first of equals. */
+int oct_argmax(oct_tensor **out, oct_tensor *x);
+/* y[m x n] = op(a) op(b), each transposed where asked. */
+int oct_matmul(oct_tensor **out, oct_tensor *a, oct_tensor *b, int transpose_a, int transpose_b);
+/* y[... x out] = f(x[... x in] w[out x in]' + bias[out]); bias may be NULL; activation: an
+ * OCT_OP of the unary ones, -1 for none. */
+int oct_linear(oct_tensor **out, oct_tensor *x, oct_tensor *w, oct_tensor *bias, int activation);
+/* y = (x - mean) / sqrt(variance + epsilon) * gain + shift over the last dimension (Ba et al. 2016). */
+int oct_layer_norm(oct_tensor **out, oct_tensor *x, oct_tensor *gain, oct_tensor *shift,
+                   float epsilon);
+/* Over the last dimension. log 1: log-softmax. */
+int oct_softmax(oct_tensor **out, oct_tensor *x, int log);
+/* Each element is 0 with probability p, else scaled by 1 / (1 - p). */
+int oct_dropout(oct_tensor **out, oct_tensor *x, float p);
+/* y[... x width] = table[rows x width] at ids[...] (i32, 0-based). An id outside is an error. */
+int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids);
+/* Mean over the rows of -log softmax(logits[rows x classes])[label]; labels i32[rows], 0-based; rows
+ * labelled `ignore` do not count. */
+int oct_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *labels, int32_t ignore);
+/* Attention over packed sequences (Vaswani et al. 2017; the scores are never held whole, as in Dao
+ * et al. 2022): qkv[tokens x 3 width], width = heads x head size, query, key and value side by
+ * side; offsets i32[sequences + 1]; y[tokens x width]. p: dropout of the probabilities. */
+int oct_attention(oct_tensor **out, oct_tensor *qkv, oct_tensor *offsets, int64_t heads, float p,
+                  int causal);
+/* y[sequences x width] = mean of each sequence's rows of x[tokens x width]. */
+int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets);
+/* 1 where every element is finite. */
+int oct_all_finite(int *finite, oct_tensor *x);
+
+/* ---- files ------------------------------------------------------------------------------------ */
+
+/* Save `bytes` bytes as a file, whole or not at all, on the disk when it returns: a temporary file
+ * in the same folder, synced, renamed. On failure the former file stands. */
+int oct_file_save(const char *path, const void *data, int64_t bytes);
+/* The same in pieces. commit and abandon both free the writer, whatever they return; after a write
+ * that failed only abandon is of use. The descriptor remains the writer's. */
+typedef struct oct_writer oct_writer;
+int oct_writer_open(oct_writer **writer, const char *path);
+int oct_writer_write(oct_writer *writer, const void *data, int64_t bytes);
+int oct_writer_descriptor(int *fd, oct_writer *writer);
+int oct_writer_commit(oct_writer *writer);
+int oct_writer_abandon(oct_writer *writer);
+/* A file that grows by lines. keep_bytes: its length is cut to so many first, -1 keeps all. Lines
+ * are gathered; flush writes them (sync 1: to the disk), and what a full disk refused is kept for
+ * the next call. size: bytes written and gathered. close flushes, syncs and frees, and tells
+ * whether all of that succeeded. */
+typedef struct oct_log oct_log;
+int oct_log_open(oct_log **log, const char *path, int64_t keep_bytes);
+int oct_log_write(oct_log *log, const char *text, int64_t bytes);
+int oct_log_flush(oct_log *log, int sync);
+int oct_log_size(int64_t *bytes, oct_log *log);
+int oct_log_close(oct_log *log);
+/* A whole regular file of at most limit_bytes (-1: any) into memory, a 0 behind its end; to be
+ * given back by oct_file_release. */
+int oct_file_load(char **data, int64_t *bytes, const char *path, int64_t limit_bytes);
+int oct_file_release(void *data);
+/* SHA-256 as 64 hexadecimal digits and a 0: text[65]. */
+int oct_sha256(char *text, const void *data, int64_t bytes);
+int oct_file_sha256(char *text, const char *path);
+/* What a path leads to, links followed; bytes: of a file, else 0. */
+enum { OCT_NOTHING, OCT_FILE, OCT_FOLDER, OCT_OTHER };
+int oct_file_kind(int *kind, int64_t *bytes, const char *path);
+/* Make a folder and those above it; fine where it is there. */
+int oct_folder_make(const char *path);
+/* The names in a folder, sorted, each followed by a 0; given back by oct_file_release. */
+int oct_folder_list(char **names, int64_t *bytes, const char *path);
+int oct_file_rename(const char *from, const char *to);
+/* A file or an empty folder; fine where there is none. */
+int oct_file_remove(const char *path);
+/* A folder and all that is in it; links are removed, not followed. */
+int oct_folder_remove(const char *path);
+/* Tests only: let the nth system call on files from now (1 = the next) fail with this errno, or, for
+ * error 0, transfer half of what it was asked for; on_and_on: those after it too. nth 0 switches it
+ * off. `made`: calls since the last call. */
+int oct_fail_file(int64_t *made, int64_t nth, int error, int on_and_on);
+
+/* ---- safetensors --------------------------------------------------------------------------------- */
+
+/* A file of tensors, open for reading. Its header is checked whole: lengths, types, shapes, offsets
+ * (no gap, no overlap), no name twice. Texts live until it is closed. Tensors and metadata are
+ * numbered from 0 in the order of their names. */
+typedef struct oct_safetensors oct_safetensors;
+int oct_safetensors_open(oct_safetensors **file, const char *path);
+int oct_safetensors_close(oct_safetensors *file);
+int oct_safetensors_counts(int64_t *tensors, int64_t *metadata, oct_safetensors *file);
+/* type: as the file spells it ("F32", "BF16"); shape has room for OCT_MAX_DIMS. */
+int oct_safetensors_info(const char **name, const char **type, int *ndim, int64_t *shape,
+                         int64_t *bytes, oct_safetensors *file, int64_t index);
+int oct_safetensors_metadata(const char **key, const char **value, oct_safetensors *file,
+                             int64_t index);
+/* Read one tensor: into a new one of dtype (-1: the file's own), or into one of the same shape. F16,
+ * BF16 and F64 are read as f32 where that is asked for, I64 as i32 where every value fits, BOOL as
+ * u8. A checksum that the file carries is checked; after a failure the tensor's content is
+ * undefined. */
+int oct_safetensors_read(oct_tensor **tensor, oct_safetensors *file, int64_t index, int dtype,
+                         int purpose);
+int oct_safetensors_read_into(oct_tensor *tensor, oct_safetensors *file, int64_t index);
+/* Gather tensors (a reference to each is held) and metadata, then save them durably, whole or not at
+ * all. checksums 1: a SHA-256 of each tensor and of the header goes into the metadata. */
+typedef struct oct_safetensors_writer oct_safetensors_writer;
+int oct_safetensors_writer_new(oct_safetensors_writer **writer);
+int oct_safetensors_writer_add(oct_safetensors_writer *writer, const char *name, oct_tensor *tensor);
+int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *key,
+                                    const char *value);
+int oct_safetensors_writer_save(oct_safetensors_writer *writer, const char *path, int checksums);
+int oct_safetensors_writer_free(oct_safetensors_writer *writer);
+
+/* ---- signals, terminal ---------------------------------------------------------------------- */
+
+/* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
+ * ends the process at once. on 0: what stood before holds again; the mark stays readable. A signal
+ * that was being ignored stays ignored. */
+int oct_catch_signals(int on);
+/* The number of the signal that came since oct_catch_signals(1), else 0. */
+int oct_signal_seen(int *number);
+/* Width of the terminal behind a file descriptor; 0 where it is none. */
+int oct_terminal_columns(int *columns, int descriptor);
+
 /* ---- text: WordPiece -------------------------------------------------------------------------- */
 
 /* BERT's tokenizer over a vocabulary (vocab.txt: UTF-8, one token a line, its id the line's number

@@ -13,7 +13,7 @@ enum oct_unary {
     OCT_NEG, OCT_EXP, OCT_LOG, OCT_SQRT, OCT_ABS, OCT_SQUARE, OCT_RECIPROCAL, OCT_TANH, OCT_SIGMOID,
     OCT_RELU, OCT_GELU, OCT_SILU, OCT_UNARIES
 };
-enum oct_binary { OCT_ADD, OCT_SUB, OCT_MUL, OCT_DIV, OCT_MAXIMUM, OCT_MINIMUM, OCT_BINARIES };
+enum oct_binary { OCT_ADD, OCT_SUB, OCT_MUL, OCT_DIV, OCT_BINARIES };
 enum oct_reduction { OCT_SUM, OCT_MEAN, OCT_MAX, OCT_REDUCTIONS };
 
 /* Dropout's mask is drawn again in the backward pass instead of being kept: the draw of element i
@@ -71,7 +71,7 @@ typedef struct oct_kernels {
      * bf16: the products in bf16, the sums in f32. -1 where memory or oneDNN fails. */
     int (*matmul)(float *y, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
                   int transpose_a, int transpose_b, int accumulate, int bf16);
-    /* y[rows x out] = f(x[rows x in] w[out x in]' + bias); f is 0 for none, else the unary op,
+    /* y[rows x out] = f(x[rows x in] w[out x in]' + bias); activation -1: no f, else the unary op,
      * and `z`, where it is not NULL, keeps what f was applied to. `bias` may be NULL. */
     int (*linear)(float *y, float *z, const float *x, const float *w, const float *bias, int64_t rows,
                   int64_t out, int64_t in, int activation, int bf16);

@@ -185,7 +185,7 @@ void KERNEL(activation_gradient)(float *dz, const float *dy, const float *z, int
 
 /* ---- two operands ------------------------------------------------------------------------------ */
 
-/* ORDER BINARY: kernels/kernels.h. A NaN in either operand is a NaN in the result. */
+/* ORDER BINARY: kernels/kernels.h. */
 INLINE vf combine(vf a, vf b, int op)
 {
     switch (op) {
@@ -193,8 +193,6 @@ INLINE vf combine(vf a, vf b, int op)
     case OCT_SUB: return a - b;
     case OCT_MUL: return a * b;
     case OCT_DIV: return a / b;
-    case OCT_MAXIMUM: return vf_select(vf_nan(a), a, vf_max(a, b));
-    case OCT_MINIMUM: return vf_select(vf_nan(a), a, vf_min(a, b));
     default: return a;
     }
 }
@@ -229,7 +227,7 @@ static void run_of(float *y, const float *a, const float *b, int64_t n, int64_t 
         else run(y, a, b, n, 0, 0, constant);                                                      \
         break;
     switch (op) {
-    CASE(OCT_ADD) CASE(OCT_SUB) CASE(OCT_MUL) CASE(OCT_DIV) CASE(OCT_MAXIMUM) CASE(OCT_MINIMUM)
+    CASE(OCT_ADD) CASE(OCT_SUB) CASE(OCT_MUL) CASE(OCT_DIV)
     default: break;
     }
 #undef CASE

@@ -57,20 +57,36 @@ INLINE philox_words philox(uint64_t seed, uint32_t stream, uint64_t offset)
 /* An element is dropped where its half-word is below this; 1 to 65536 where p is not 0. */
 INLINE int32_t dropout_threshold(float p) { return (int32_t)((double)p * 65536 + 0.5); }
 
-/* `v` times `scale` where the half-words of LANES elements are not below the threshold, else 0.
- * `half` 0: the low half of `words`, 1: the high one. */
-INLINE vf keep(vf v, vu words, int half, int32_t threshold, float scale)
-{
 #if defined(OCT_ISA_avx512)
-    __m256i halves = half ? _mm512_extracti64x4_epi64((__m512i)words, 1)
-                          : _mm512_castsi512_si256((__m512i)words);
-    vi draw = (vi)_mm512_cvtepu16_epi32(halves);
+typedef __m256i half_words;        /* for LANES elements */
+INLINE half_words half_words_of(vu words, int half)
+{
+    return half ? _mm512_extracti64x4_epi64((__m512i)words, 1)
+                : _mm512_castsi512_si256((__m512i)words);
+}
+INLINE half_words half_words_at(const uint16_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+INLINE vi widened(half_words halves) { return (vi)_mm512_cvtepu16_epi32(halves); }
 #else
-    __m128i halves = half ? _mm256_extracti128_si256((__m256i)words, 1)
-                          : _mm256_castsi256_si128((__m256i)words);
-    vi draw = (vi)_mm256_cvtepu16_epi32(halves);
+typedef __m128i half_words;
+INLINE half_words half_words_of(vu words, int half)
+{
+    return half ? _mm256_extracti128_si256((__m256i)words, 1)
+                : _mm256_castsi256_si128((__m256i)words);
+}
+INLINE half_words half_words_at(const uint16_t *p)
+{
+    return _mm_loadu_si128((const __m128i *)p);
+}
+INLINE vi widened(half_words halves) { return (vi)_mm256_cvtepu16_epi32(halves); }
 #endif
-    return vf_select(vi_less(draw, vi_all(threshold)), vf_all(0.0f), v * scale);
+
+/* `v` times `scale` where the draw is not below the threshold, else 0. */
+INLINE vf keep(vf v, half_words draws, int32_t threshold, float scale)
+{
+    return vf_select(vi_less(widened(draws), vi_all(threshold)), vf_all(0.0f), v * scale);
 }
 
 #endif

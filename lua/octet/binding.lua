@@ -1,4 +1,5 @@
---- The one file that touches the C library: finds it, declares it, turns a failed status into an error.
+--- The one file that touches the C library: finds it, declares it, and turns a failed status into
+-- an error.
 -- @module octet.binding
 local ffi = require "ffi"
 
@@ -8,11 +9,11 @@ local function directory_of_this_file()
   return debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
 end
 
---- Candidates for the library, best first: the environment, the build tree, the system.
+--- Where the library may be, best first: the environment, the build tree, an installation.
 local function candidates()
   local root = directory_of_this_file() .. "/../.."
   return {os.getenv("OCTET_LIBRARY") or false, root .. "/build/liboctet.so",
-    root .. "/../../../lib/liboctet.so", "liboctet.so.0"}
+    root .. "/../../lib/liboctet.so.0", "liboctet.so.0"}
 end
 
 local function exists(path)
@@ -41,11 +42,34 @@ ffi.cdef(ffi.string(C.oct_cdef()))
 --- The C library; held for ever, since finalizers call into it.
 M.C = C
 
+--- The text of the last failure.
+-- @treturn string
+function M.last_error()
+  return ffi.string(C.oct_last_error())
+end
+
 --- Raise the library's error text where a status is not 0.
 -- @tparam number status what an oct_ function returned
 -- @tparam[opt=2] number level as for error()
 function M.check(status, level)
-  if status ~= 0 then error(ffi.string(C.oct_last_error()), (level or 1) + 1) end
+  if status ~= 0 then error(M.last_error(), (level or 1) + 1) end
+end
+
+local check = M.check
+
+--- Call a function of the library and raise its error. Where memory has ended, tensors that only
+-- the garbage collector knows of are freed first and the call is made once more.
+-- @param f a function of the library
+-- @param ... its arguments
+function M.call(f, ...)
+  local status = f(...)
+  if status == 0 then return end
+  if M.last_error():find("out of memory: ", 1, true) then
+    collectgarbage()
+    collectgarbage()
+    status = f(...)
+  end
+  check(status, 3)
 end
 
 return M

@@ -1,0 +1,164 @@
+/* tape.c - recording, and the walk back.
+ *
+ * Note on gradients: what a step writes first into a gradient overwrites (the slot says so), what
+ * comes later adds. So no gradient is ever cleared, which for the parameters saves one pass over
+ * memory each step. */
+#include "core/tape.h"
+
+#include <string.h>
+
+#include "core/error.h"
+#include "core/memory.h"
+#include "core/scope.h"
+#include "kernels/kernels.h"
+
+static oct_node **nodes;
+static int64_t used, room;
+static int enabled = 1;
+
+int oct_set_grad_enabled(int *before, int on)
+{
+    if (before) *before = enabled;
+    enabled = on != 0;
+    return 0;
+}
+
+int oct_grad_enabled(int *on)
+{
+    *on = enabled;
+    return 0;
+}
+
+int oct_records(oct_tensor *const *inputs, int64_t count)
+{
+    if (!enabled) return 0;
+    for (int64_t i = 0; i < count; i++)
+        if (inputs[i] && inputs[i]->requires_grad) return 1;
+    return 0;
+}
+
+static void node_free(oct_node *node)
+{
+    if (!node->output->is_parameter) node->output->requires_grad = 0;
+    node->output->on_tape = 0;
+    oct_tensor_release(node->output);
+    for (int i = 0; i < 3; i++) oct_tensor_release(node->saved[i]);
+    for (int64_t i = 0; i < node->count; i++) oct_tensor_release(node->inputs[i]);
+    oct_free(node);
+}
+
+oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *const *inputs,
+                       int64_t count)
+{
+    if (used == room) {
+        int64_t wanted = room ? 2 * room : 256;
+        oct_node **grown = oct_realloc(nodes, (size_t)wanted * sizeof *grown);
+        if (!grown) return NULL;
+        nodes = grown;
+        room = wanted;
+    }
+    oct_node *node = oct_calloc(1, sizeof *node + (size_t)count * sizeof node->inputs[0]);
+    if (!node) return NULL;
+    node->step = step;
+    node->output = oct_tensor_retain(output);
+    node->count = count;
+    for (int64_t i = 0; i < count; i++) node->inputs[i] = oct_tensor_retain(inputs[i]);
+    output->requires_grad = output->on_tape = 1;
+    nodes[used++] = node;
+    return node;
+}
+
+int64_t oct_tape_length(void)
+{
+    return used;
+}
+
+void oct_tape_cut(int64_t length)
+{
+    while (used > length) node_free(nodes[--used]);
+}
+
+/* ---- gradients ------------------------------------------------------------------------------------ */
+
+int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x)
+{
+    *grad = NULL;
+    *accumulate = 0;
+    if (!x || !x->requires_grad) return 0;
+    if (!x->grad) {
+        oct_tensor *made = oct_tensor_make(OCT_F32, x->ndim, x->shape,
+                                           x->is_parameter ? OCT_GRADIENTS : OCT_ACTIVATIONS);
+        if (!made) return -1;
+        oct_scope_leave(made);     /* lives and dies with x */
+        made->kept = 1;
+        x->grad = made;
+        x->grad_is_empty = 1;
+    }
+    *grad = oct_f32(x->grad);
+    *accumulate = !x->grad_is_empty;
+    x->grad_is_empty = 0;
+    return 0;
+}
+
+int oct_grad_pass(oct_tensor *x, oct_tensor *output)
+{
+    if (!x || !x->requires_grad) return 0;
+    /* One taker at most: a second one would add into the first one's memory. */
+    int free_to_take = !output->kept && atomic_load(&output->grad->storage->refs) == 1;
+    if (!x->grad && !x->is_parameter && free_to_take) {
+        oct_tensor *view = oct_tensor_view(output->grad, 0, x->ndim, x->shape);
+        if (!view) return -1;
+        oct_scope_leave(view);
+        x->grad = view;
+        x->grad_is_empty = 0;
+        return 0;
+    }
+    float *grad;
+    int accumulate;
+    OCT_TRY(oct_grad_slot(&grad, &accumulate, x));
+    oct_kernels_now()->add_scaled(grad, oct_f32(output->grad), x->size, 1.0f, accumulate);
+    return 0;
+}
+
+/* ---- the walk back --------------------------------------------------------------------------------- */
+
+static int walk(oct_tensor *loss)
+{
+    while (used > 0) {
+        oct_node *node = nodes[used - 1];
+        oct_tensor *output = node->output;
+        if (output->grad && !output->grad_is_empty) OCT_TRY(node->step(node));
+        used--;
+        if (!output->kept) {
+            /* Its gradient has been used up, and so has its value, by the steps behind it. */
+            if (output == loss) {
+                oct_tensor_release(output->grad);
+                output->grad = NULL;
+            } else {
+                oct_scope_leave(output);
+                oct_tensor_drop(output);
+            }
+        }
+        node_free(node);
+    }
+    return 0;
+}
+
+int oct_backward(oct_tensor *loss)
+{
+    OCT_TRY(oct_check(loss, "backward", "the loss", OCT_F32));
+    if (loss->size != 1)
+        return oct_fail("backward: the loss is %s, expected a scalar", oct_shape_text(loss));
+    if (!loss->on_tape)
+        return oct_fail("backward: nothing is recorded behind the loss: no input required a gradient, "
+                        "or it was computed without recording, or backward ran already");
+    float *grad;
+    int accumulate;
+    int status = oct_grad_slot(&grad, &accumulate, loss);
+    if (status == 0) {
+        *grad = accumulate ? *grad + 1.0f : 1.0f;
+        status = walk(loss);
+    }
+    oct_tape_cut(0);
+    return status;
+}

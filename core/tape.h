@@ -1,0 +1,46 @@
+/* tape.h - the record of ops on the way forward, walked once on the way back.
+ *
+ * An op that has an input which requires a gradient adds a node: the function that does its
+ * backward step, its inputs, its output, and what that step needs besides. The tape owns a
+ * reference to each of them. */
+#ifndef OCT_TAPE_H
+#define OCT_TAPE_H
+#include "core/tensor.h"
+
+typedef struct oct_node oct_node;
+
+/* Adds to the gradients of node->inputs what follows from node->output->grad, which is there. */
+typedef int (*oct_backward_step)(oct_node *node);
+
+struct oct_node {
+    oct_backward_step step;
+    oct_tensor *output;
+    oct_tensor *saved[3];          /* further tensors that the step needs; owned; may be NULL */
+    int64_t integers[4];
+    float numbers[2];
+    uint64_t random_seed, random_offset;
+    int64_t count;                 /* of inputs */
+    oct_tensor *inputs[];          /* entries may be NULL */
+};
+
+/* 1 where an op on these inputs is to be recorded. Entries may be NULL. */
+int oct_records(oct_tensor *const *inputs, int64_t count);
+
+/* Record an op; call it when the output is complete. Returns the node, to be filled in by the
+ * caller, or NULL with the error set. Marks the output as requiring a gradient. */
+oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *const *inputs,
+                       int64_t count);
+
+/* Where to write the gradient of x: NULL in *grad where x wants none. *accumulate: 1 where a value
+ * stands there already. The caller writes all of it. -1 where memory ends. */
+int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x);
+/* x's gradient (+)= the output's, element for element (sizes equal); takes the output's memory over
+ * where it can. */
+int oct_grad_pass(oct_tensor *x, oct_tensor *output);
+
+/* Ops recorded and not yet walked back. */
+int64_t oct_tape_length(void);
+/* Forget what was recorded after the first `length` ops. */
+void oct_tape_cut(int64_t length);
+
+#endif

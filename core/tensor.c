@@ -1,0 +1,247 @@
+/* tensor.c - handles, storages and views; what is in place and what is copied. */
+#include "core/tensor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/memory.h"
+#include "core/scope.h"
+
+static atomic_llong live;
+
+size_t oct_dtype_bytes(int dtype)
+{
+    static const size_t bytes[OCT_DTYPES] = {4, 2, 2, 4, 1};
+    return bytes[dtype];
+}
+
+const char *oct_dtype_name(int dtype)
+{
+    static const char *const names[OCT_DTYPES] = {"f32", "f16", "bf16", "i32", "u8"};
+    return dtype >= 0 && dtype < OCT_DTYPES ? names[dtype] : "no type";
+}
+
+const char *oct_shape_text(const oct_tensor *t)
+{
+    enum { TEXTS = 4 };
+    static _Thread_local char texts[TEXTS][160];
+    static _Thread_local int next;
+    char *text = texts[next++ % TEXTS];
+    int used = snprintf(text, sizeof texts[0], "[");
+    for (int i = 0; i < t->ndim; i++)
+        used += snprintf(text + used, sizeof texts[0] - (size_t)used, "%s%lld", i ? " x " : "",
+                         (long long)t->shape[i]);
+    snprintf(text + used, sizeof texts[0] - (size_t)used, "]");
+    return text;
+}
+
+/* ---- storage ------------------------------------------------------------------------------------ */
+
+static void storage_release(oct_storage *s)
+{
+    if (!s || atomic_fetch_sub(&s->refs, 1) != 1) return;
+    oct_block_free(s->data, s->bytes, s->purpose);
+    oct_free(s);
+}
+
+static oct_storage *storage_new(size_t bytes, int purpose)
+{
+    oct_storage *s = oct_malloc(sizeof *s);
+    if (!s) return NULL;
+    *s = (oct_storage){.purpose = purpose, .bytes = bytes, .data = oct_block_new(bytes, purpose)};
+    atomic_init(&s->refs, 1);
+    if (!s->data) {
+        oct_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+/* ---- handles ------------------------------------------------------------------------------------ */
+
+static oct_tensor *handle_new(int dtype, int ndim, const int64_t *shape, oct_storage *storage)
+{
+    oct_tensor *t = oct_calloc(1, sizeof *t);
+    if (!t) return NULL;
+    atomic_init(&t->refs, 1);
+    t->dtype = (uint8_t)dtype;
+    t->ndim = (uint8_t)ndim;
+    t->size = 1;
+    for (int i = 0; i < ndim; i++) t->size *= t->shape[i] = shape[i];
+    t->storage = storage;
+    atomic_fetch_add(&live, 1);
+    oct_scope_enter(t);
+    return t;
+}
+
+/* Elements of a shape; -1 with the error set where it is no shape or its bytes overflow. */
+static int64_t shape_size(const char *op, int dtype, int ndim, const int64_t *shape)
+{
+    if (ndim < 0 || ndim > OCT_MAX_DIMS)
+        return oct_fail("%s: %d dimensions, expected 0 to %d", op, ndim, OCT_MAX_DIMS);
+    int64_t size = 1;
+    for (int i = 0; i < ndim; i++) {
+        if (shape[i] < 1)
+            return oct_fail("%s: size %lld of dimension %d, expected 1 or more", op,
+                            (long long)shape[i], i + 1);
+        if (__builtin_mul_overflow(size, shape[i], &size) ||
+            size > INT64_MAX / 16 / (int64_t)oct_dtype_bytes(dtype))
+            return oct_fail("%s: the sizes multiply to more than any memory holds", op);
+    }
+    return size;
+}
+
+oct_tensor *oct_tensor_make(int dtype, int ndim, const int64_t *shape, int purpose)
+{
+    int64_t size = shape_size("tensor", dtype, ndim, shape);
+    if (size < 0) return NULL;
+    oct_storage *s = storage_new((size_t)size * oct_dtype_bytes(dtype), purpose);
+    if (!s) return NULL;
+    oct_tensor *t = handle_new(dtype, ndim, shape, s);
+    if (!t) storage_release(s);
+    return t;
+}
+
+oct_tensor *oct_tensor_view(oct_tensor *base, int64_t start, int ndim, const int64_t *shape)
+{
+    oct_tensor *t = handle_new(base->dtype, ndim, shape, base->storage);
+    if (!t) return NULL;
+    atomic_fetch_add(&base->storage->refs, 1);
+    t->start = base->start + start;
+    return t;
+}
+
+oct_tensor *oct_tensor_retain(oct_tensor *t)
+{
+    if (t) atomic_fetch_add(&t->refs, 1);
+    return t;
+}
+
+void oct_tensor_drop(oct_tensor *t)
+{
+    oct_storage *s = t->storage;
+    t->storage = NULL;
+    storage_release(s);
+    oct_tensor *grad = t->grad;
+    t->grad = NULL;
+    oct_tensor_release(grad);
+}
+
+void oct_tensor_release(oct_tensor *t)
+{
+    if (!t || atomic_fetch_sub(&t->refs, 1) != 1) return;
+    oct_scope_leave(t);
+    oct_tensor_drop(t);
+    atomic_fetch_sub(&live, 1);
+    oct_free(t);
+}
+
+int oct_check(const oct_tensor *t, const char *op, const char *name, int dtype)
+{
+    if (!t) return oct_fail("%s: %s is nil, expected a tensor", op, name);
+    if (!t->storage)
+        return oct_fail("%s: %s %s was released: backward and the end of a step's scope release what "
+                        "was not kept; call :keep() on it before", op, name, oct_shape_text(t));
+    if (dtype >= 0 && t->dtype != dtype)
+        return oct_fail("%s: %s is %s, expected %s", op, name, oct_dtype_name(t->dtype),
+                        oct_dtype_name(dtype));
+    return 0;
+}
+
+/* ---- the interface's part ----------------------------------------------------------------------- */
+
+int oct_live_tensors(int64_t *count)
+{
+    *count = atomic_load(&live);
+    return 0;
+}
+
+int oct_tensor_new(oct_tensor **out, int dtype, int ndim, const int64_t *shape, int purpose)
+{
+    if (dtype < 0 || dtype >= OCT_DTYPES)
+        return oct_fail("tensor: type %d, expected 0 to %d", dtype, OCT_DTYPES - 1);
+    if (purpose < 0 || purpose >= OCT_PURPOSES)
+        return oct_fail("tensor: purpose %d, expected 0 to %d", purpose, OCT_PURPOSES - 1);
+    oct_tensor *t = oct_tensor_make(dtype, ndim, shape, purpose);
+    if (!t) return -1;
+    *out = t;
+    return 0;
+}
+
+int oct_tensor_free(oct_tensor *t)
+{
+    oct_tensor_release(t);
+    return 0;
+}
+
+int oct_tensor_info(int *dtype, int *ndim, int64_t *shape, int64_t *size, int *flags, oct_tensor *t)
+{
+    if (!t) return oct_fail("info: the tensor is nil");
+    *dtype = t->dtype;
+    *ndim = t->ndim;
+    memcpy(shape, t->shape, sizeof t->shape);
+    *size = t->size;
+    *flags = (t->requires_grad ? 1 : 0) | (t->is_parameter ? 2 : 0) | (t->storage ? 0 : 4);
+    return 0;
+}
+
+int oct_tensor_data(void **data, oct_tensor *t)
+{
+    OCT_TRY(oct_check(t, "data", "the tensor", -1));
+    t->version++;
+    *data = oct_data(t);
+    return 0;
+}
+
+int oct_parameter(oct_tensor *t, int on)
+{
+    OCT_TRY(oct_check(t, "parameter", "the tensor", OCT_F32));
+    if (t->on_tape) return oct_fail("parameter: the tensor is the result of an op, expected a leaf");
+    if (t->storage->purpose != OCT_PARAMETERS) {
+        oct_block_repurpose(t->storage->bytes, t->storage->purpose, OCT_PARAMETERS);
+        t->storage->purpose = OCT_PARAMETERS;
+    }
+    t->is_parameter = t->kept = 1;
+    t->requires_grad = on != 0;
+    if (!on) {
+        oct_tensor_release(t->grad);
+        t->grad = NULL;
+    }
+    oct_scope_leave(t);
+    return 0;
+}
+
+int oct_keep(oct_tensor *t)
+{
+    OCT_TRY(oct_check(t, "keep", "the tensor", -1));
+    t->kept = 1;
+    oct_scope_leave(t);
+    return 0;
+}
+
+int oct_grad(oct_tensor **out, oct_tensor *t)
+{
+    if (!t) return oct_fail("grad: the tensor is nil");
+    *out = t->grad && !t->grad_is_empty ? oct_tensor_retain(t->grad) : NULL;
+    return 0;
+}
+
+int oct_zero_grad(oct_tensor *t)
+{
+    if (!t) return oct_fail("zero_grad: the tensor is nil");
+    t->grad_is_empty = 1;
+    return 0;
+}
+
+int oct_copy(oct_tensor *dst, oct_tensor *src)
+{
+    OCT_TRY(oct_check(dst, "copy", "the destination", -1));
+    OCT_TRY(oct_check(src, "copy", "the source", dst->dtype));
+    if (dst->size != src->size)
+        return oct_fail("copy: sizes differ: destination %s, source %s", oct_shape_text(dst),
+                        oct_shape_text(src));
+    memmove(oct_data(dst), oct_data(src), (size_t)dst->size * oct_dtype_bytes(dst->dtype));
+    dst->version++;
+    return 0;
+}

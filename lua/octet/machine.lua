@@ -1,0 +1,123 @@
+--- The machine and the run's global settings: threads, instruction set, precision, seed, memory.
+-- @module octet.machine
+local ffi = require "ffi"
+local binding = require "octet.binding"
+
+local C, check = binding.C, binding.check
+local M = {}
+
+local int_out = ffi.new "int[1]"
+local wide_out = ffi.new "int64_t[2]"
+local seconds_out = ffi.new "double[1]"
+local name_out = ffi.new "const char *[1]"
+
+--- Threads for all that follows; results do not depend on their number.
+-- @tparam number count 1 to 1024
+function M.set_threads(count) check(C.oct_set_threads(count), 2) end
+
+--- @treturn number threads in use
+function M.threads()
+  check(C.oct_threads(int_out), 2)
+  return int_out[0]
+end
+
+--- Choose the kernels: "avx512", "avx2", or "auto".
+function M.set_isa(name) check(C.oct_set_isa(name), 2) end
+
+--- @treturn string the kernels in use
+function M.isa()
+  check(C.oct_isa(name_out), 2)
+  return ffi.string(name_out[0])
+end
+
+--- @treturn boolean does the processor multiply bf16?
+function M.has_bf16()
+  check(C.oct_has_bf16(int_out), 2)
+  return int_out[0] == 1
+end
+
+--- Precision of matrix products: "f32", or "bf16" (products in bf16, sums in f32).
+function M.set_precision(name)
+  local code = ({f32 = C.OCT_F32, bf16 = C.OCT_BF16})[name]
+    or error(("precision: '%s', expected f32 or bf16"):format(tostring(name)), 2)
+  check(C.oct_set_precision(code), 2)
+end
+
+--- @treturn string "f32" or "bf16"
+function M.precision()
+  check(C.oct_precision(int_out), 2)
+  return int_out[0] == C.OCT_BF16 and "bf16" or "f32"
+end
+
+--- Seed every stream of random numbers.
+-- @tparam number seed a whole number
+function M.seed(seed) check(C.oct_seed(seed), 2) end
+
+local STREAMS = {
+  init = C.OCT_STREAM_INIT, dropout = C.OCT_STREAM_DROPOUT, optimizer = C.OCT_STREAM_OPTIMIZER,
+}
+
+--- Where the streams of random numbers stand: what a checkpoint keeps.
+-- @treturn table offset by stream: init, dropout, optimizer
+function M.random_state()
+  local state = {}
+  for name, stream in pairs(STREAMS) do
+    check(C.oct_random_offset(wide_out, stream), 2)
+    state[name] = tonumber(wide_out[0])
+  end
+  return state
+end
+
+--- Put the streams where random_state() found them.
+function M.set_random_state(state)
+  for name, stream in pairs(STREAMS) do
+    check(C.oct_set_random_offset(stream, state[name] or 0), 2)
+  end
+end
+
+local PURPOSES = {
+  parameters = C.OCT_PARAMETERS, gradients = C.OCT_GRADIENTS,
+  optimizer_state = C.OCT_OPTIMIZER_STATE, activations = C.OCT_ACTIVATIONS,
+  workspace = C.OCT_WORKSPACE, data = C.OCT_DATA, total = -1,
+}
+
+--- Bytes by purpose, exact: parameters, gradients, optimizer_state, activations, workspace, data,
+-- and total.
+-- @treturn table {now = bytes, peak = bytes} for each
+function M.memory()
+  local accounts = {}
+  for name, purpose in pairs(PURPOSES) do
+    check(C.oct_memory(wide_out, wide_out + 1, purpose), 2)
+    accounts[name] = {now = tonumber(wide_out[0]), peak = tonumber(wide_out[1])}
+  end
+  return accounts
+end
+
+--- Let the peaks start again from what is in use now.
+function M.reset_peak_memory() check(C.oct_memory_reset_peak(), 2) end
+
+--- Give memory that is cached but not in use back to the system.
+-- @treturn number bytes
+function M.trim_memory()
+  check(C.oct_memory_trim(wide_out), 2)
+  return tonumber(wide_out[0])
+end
+
+--- Tensors alive, as C counts them: the leak test's figure.
+-- @treturn number
+function M.live_tensors()
+  check(C.oct_live_tensors(wide_out), 2)
+  return tonumber(wide_out[0])
+end
+
+--- Monotonic clock.
+-- @treturn number seconds
+function M.clock()
+  check(C.oct_clock(seconds_out), 2)
+  return seconds_out[0]
+end
+
+--- @treturn string MAJOR.MINOR.PATCH
+function M.version() return ffi.string(C.oct_version()) end
+
+return M

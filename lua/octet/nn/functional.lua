@@ -1,0 +1,81 @@
+--- Functions without parameters of their own: losses, attention, dropout, pooling.
+-- @module octet.nn.functional
+local binding = require "octet.binding"
+local tensor = require "octet.tensor"
+
+local C, call, out, take = binding.C, tensor.call, tensor.out, tensor.take
+local M = {}
+
+local ACTIVATIONS = {
+  gelu = C.OCT_OP_GELU, relu = C.OCT_OP_RELU, tanh = C.OCT_OP_TANH,
+  sigmoid = C.OCT_OP_SIGMOID, silu = C.OCT_OP_SILU,
+}
+
+--- The core's number of an activation; -1 for none.
+-- @tparam[opt] string name
+function M.activation_code(name)
+  if not name then return -1 end
+  return ACTIVATIONS[name] or error(("activation '%s'; expected gelu, relu, tanh, sigmoid or silu")
+    :format(tostring(name)), 3)
+end
+
+--- Rows of a table [rows x width] at ids (i32, any shape, 0-based).
+function M.embedding(table, ids)
+  call(C.oct_embedding, out, table, ids)
+  return take()
+end
+
+--- Each element is 0 with probability p, else scaled by 1 / (1 - p).
+function M.dropout(x, p)
+  call(C.oct_dropout, out, x, p)
+  return take()
+end
+
+--- Attention over packed sequences (Vaswani et al. 2017).
+-- @tparam tensor qkv [tokens x 3 width]: query, key, value side by side
+-- @tparam tensor offsets i32 [sequences + 1]: where each sequence begins, and the end
+-- @tparam number heads
+-- @tparam[opt] table options `dropout` of the probabilities; `causal`: see no later token
+-- @treturn tensor [tokens x width]
+function M.attention(qkv, offsets, heads, options)
+  options = options or {}
+  call(C.oct_attention, out, qkv, offsets, heads, options.dropout or 0, options.causal and 1 or 0)
+  return take()
+end
+
+--- Mean over the rows of each packed sequence.
+-- @tparam tensor x [tokens x width]
+-- @tparam tensor offsets i32 [sequences + 1]
+-- @treturn tensor [sequences x width]
+function M.segment_mean(x, offsets)
+  call(C.oct_segment_mean, out, x, offsets)
+  return take()
+end
+
+--- First row of each packed sequence.
+-- @treturn tensor [sequences x width]
+function M.segment_first(x, offsets)
+  return M.embedding(x, offsets:rows(1, offsets:size() - 1))
+end
+
+--- Mean cross-entropy of logits [rows x classes] with labels (i32 [rows], 0-based).
+-- @tparam tensor logits
+-- @tparam tensor labels
+-- @tparam[opt] table options `ignore`: a label whose rows do not count (-100)
+-- @treturn tensor a scalar
+function M.cross_entropy(logits, labels, options)
+  call(C.oct_cross_entropy, out, logits, labels, options and options.ignore or -100)
+  return take()
+end
+
+--- Mean squared error of two tensors of the same shape.
+-- @treturn tensor a scalar
+function M.mse_loss(prediction, target)
+  if prediction:size() ~= target:size() then
+    error(("mse_loss: prediction has %d elements, target %d")
+      :format(prediction:size(), target:size()), 2)
+  end
+  return (prediction:reshape(-1) - target:reshape(-1)):square():mean()
+end
+
+return M

@@ -1,0 +1,116 @@
+--- Layers: linear, embedding, layer norm, dropout, and lists of modules.
+-- @module octet.nn.layers
+local binding = require "octet.binding"
+local functional = require "octet.nn.functional"
+local module = require "octet.nn.module"
+local tensor = require "octet.tensor"
+
+local C = binding.C
+local M = {}
+
+local function uniform_parameter(shape, bound)
+  return tensor.new(shape):uniform_(-bound, bound):parameter_()
+end
+
+--- y = f(x W' + b). W is [outputs x inputs]; both start uniform in +-1/sqrt(inputs).
+-- @function Linear
+-- @tparam number inputs
+-- @tparam number outputs
+-- @tparam[opt] table options `bias = false`; `activation`: "gelu", "relu", "tanh", "sigmoid" or
+-- "silu", fused into the product
+M.Linear = module.class "Linear"
+
+function M.Linear:init(inputs, outputs, options)
+  options = options or {}
+  local bound = 1 / math.sqrt(inputs)
+  self.weight = uniform_parameter({outputs, inputs}, bound)
+  if options.bias ~= false then self.bias = uniform_parameter({outputs}, bound) end
+  self.activation = functional.activation_code(options.activation)
+end
+
+function M.Linear:forward(x)
+  tensor.call(C.oct_linear, tensor.out, x, self.weight, self.bias, self.activation)
+  return tensor.take()
+end
+
+--- Rows of a table [rows x width], which starts standard normal.
+-- @function Embedding
+M.Embedding = module.class "Embedding"
+
+function M.Embedding:init(rows, width)
+  self.weight = tensor.new({rows, width}):normal_(0, 1):parameter_()
+end
+
+--- @tparam tensor ids i32 of any shape, 0-based
+-- @treturn tensor [... x width]
+function M.Embedding:forward(ids)
+  return functional.embedding(self.weight, ids)
+end
+
+--- Layer norm over the last dimension (Ba et al. 2016).
+-- @function LayerNorm
+M.LayerNorm = module.class "LayerNorm"
+
+function M.LayerNorm:init(width, epsilon)
+  self.weight = tensor.ones({width}):parameter_()
+  self.bias = tensor.zeros({width}):parameter_()
+  self.epsilon = epsilon or 1e-5
+end
+
+function M.LayerNorm:forward(x)
+  tensor.call(C.oct_layer_norm, tensor.out, x, self.weight, self.bias, self.epsilon)
+  return tensor.take()
+end
+
+--- The embedding of the 8-bit optimizers' paper (section 2.3): Xavier uniform start, layer norm
+-- behind it, and 32-bit optimizer state.
+-- @function StableEmbedding
+M.StableEmbedding = module.class "StableEmbedding"
+
+function M.StableEmbedding:init(rows, width)
+  self.weight = uniform_parameter({rows, width}, math.sqrt(6 / (rows + width)))
+  self.norm = M.LayerNorm(width)
+  self.state_bits = 32
+end
+
+function M.StableEmbedding:forward(ids)
+  return self.norm(functional.embedding(self.weight, ids))
+end
+
+--- Dropout: in training each element is 0 with probability p, else scaled by 1 / (1 - p).
+-- @function Dropout
+M.Dropout = module.class "Dropout"
+
+function M.Dropout:init(p) self.p = p end
+
+function M.Dropout:forward(x)
+  if not self.training or self.p == 0 then return x end
+  return functional.dropout(x, self.p)
+end
+
+--- Modules one behind the other; each takes what the one before gives.
+-- @function Sequential
+M.Sequential = module.class "Sequential"
+
+function M.Sequential:init(...)
+  for i, m in ipairs {...} do self[i] = m end
+end
+
+function M.Sequential:add(m)
+  self[#self + 1] = m
+  return self
+end
+
+function M.Sequential:forward(x)
+  for i = 1, #self do x = self[i](x) end
+  return x
+end
+
+--- A numbered list of modules without a forward function of its own.
+-- @function List
+M.List = module.class "List"
+
+function M.List:init(...) M.Sequential.init(self, ...) end
+M.List.add = M.Sequential.add
+
+return M

@@ -1,0 +1,152 @@
+--- Modules: a tree of parameters with a forward function.
+--
+--     local Classifier = nn.module "Classifier"
+--     function Classifier:init(o)
+--       self.out = nn.Linear(o.dim, o.classes)     -- registers itself as "out"
+--     end
+--     function Classifier:forward(x) return self.out(x) end
+--     local model = Classifier{dim = 100, classes = 2}
+--     local logits = model(x)
+--
+-- What is assigned to `self` and is a module or a parameter tensor belongs to the tree, under the
+-- name that it was assigned to, in the order of assignment.
+-- @module octet.nn.module
+local tensor = require "octet.tensor"
+
+local Module = {}
+
+local function is_module(value)
+  return type(value) == "table" and rawget(value, "_order") ~= nil
+end
+
+--- A new class of modules.
+-- @tparam string name what tostring() and errors call it
+-- @treturn table a class: define init and forward on it, call it to make an instance
+local function class(name)
+  local methods = setmetatable({class_name = name}, {__index = Module})
+  local instance = {
+    __index = methods,
+    __newindex = function(self, key, value)
+      if is_module(value) or tensor.is_tensor(value) then
+        self._order[#self._order + 1] = key
+      end
+      rawset(self, key, value)
+    end,
+    __call = function(self, ...) return self:forward(...) end,
+    __tostring = function() return name end,
+  }
+  getmetatable(methods).__call = function(_, ...)
+    local self = setmetatable({_order = {}, training = true}, instance)
+    if methods.init then self:init(...) end
+    return self
+  end
+  return methods
+end
+
+function Module:forward()
+  error(self.class_name .. ": no forward function", 2)
+end
+
+--- Call f with every parameter in the tree, in the order of registration.
+local function walk(self, prefix, bits, f)
+  bits = self.state_bits or bits
+  for _, key in ipairs(self._order) do
+    local value = rawget(self, key)
+    local name = prefix .. key
+    if is_module(value) then
+      walk(value, name .. ".", bits, f)
+    elseif tensor.is_tensor(value) and value:is_parameter() then
+      f(name, value, bits)
+    end
+  end
+end
+
+--- Call f(module) for this module and all below it.
+function Module:apply(f)
+  f(self)
+  for _, key in ipairs(self._order) do
+    local value = rawget(self, key)
+    if is_module(value) then value:apply(f) end
+  end
+  return self
+end
+
+--- The parameters with their names, e.g. "encoder.1.out.weight"; `bits` is 32 where the module that
+-- holds one asks for 32-bit optimizer state (its field state_bits).
+-- @treturn {{name=string, tensor=tensor, bits=number|nil},...}
+function Module:named_parameters()
+  local list = {}
+  walk(self, "", nil, function(name, value, bits)
+    list[#list + 1] = {name = name, tensor = value, bits = bits}
+  end)
+  return list
+end
+
+--- What an optimizer takes: named_parameters(), without those that are frozen.
+-- @treturn {{name=string, tensor=tensor, bits=number|nil},...}
+function Module:parameters()
+  local list = {}
+  for _, p in ipairs(self:named_parameters()) do
+    if p.tensor:requires_grad() then list[#list + 1] = p end
+  end
+  return list
+end
+
+--- Elements in all parameters.
+function Module:parameter_count()
+  local count = 0
+  for _, p in ipairs(self:named_parameters()) do count = count + p.tensor:size() end
+  return count
+end
+
+--- Training mode: dropout is on. `eval` is its opposite.
+function Module:train()
+  return self:apply(function(m) rawset(m, "training", true) end)
+end
+
+function Module:eval()
+  return self:apply(function(m) rawset(m, "training", false) end)
+end
+
+--- Move to a device. The only one of this build is "cpu".
+function Module:to(device)
+  if device ~= "cpu" then
+    error(("to: no device '%s' in this build; expected cpu"):format(tostring(device)), 2)
+  end
+  return self
+end
+
+--- Parameters by name.
+-- @treturn table name -> tensor (the live ones, not copies)
+function Module:state()
+  local state = {}
+  for _, p in ipairs(self:named_parameters()) do state[p.name] = p.tensor end
+  return state
+end
+
+local function shape_text(t) return "[" .. table.concat(t:shape(), " x ") .. "]" end
+
+--- Copy values into the parameters. Every parameter must be there with its shape, and nothing else.
+-- @tparam table state name -> tensor
+function Module:load(state)
+  local own = self:state()
+  for name in pairs(state) do
+    if not own[name] then
+      error(("load: tensor '%s' %s is left over: the model has no parameter of that name")
+        :format(name, shape_text(state[name])), 2)
+    end
+  end
+  for _, p in ipairs(self:named_parameters()) do
+    local source = state[p.name]
+    if not source then
+      error(("load: tensor '%s' is missing, expected %s"):format(p.name, shape_text(p.tensor)), 2)
+    elseif shape_text(source) ~= shape_text(p.tensor) then
+      error(("load: tensor '%s' is %s, expected %s")
+        :format(p.name, shape_text(source), shape_text(p.tensor)), 2)
+    end
+  end
+  for name, source in pairs(state) do own[name]:copy_(source) end
+  return self
+end
+
+return {class = class, is_module = is_module}

@@ -1,0 +1,447 @@
+--- Tensors: row-major, contiguous, reference counted in C.
+--
+-- A tensor is a handle on memory that C owns. Ops never change their inputs; methods that end in
+-- `_` work in place. Dimensions and places are 1-based, ids and class labels 0-based. Errors name
+-- the op and the shapes.
+--
+--     local x = tensor.from({1, 2, 3, 4}, {2, 2})
+--     local y = (x * 2 + 1):matmul(x):sum()
+-- @module octet.tensor
+local ffi = require "ffi"
+local binding = require "octet.binding"
+
+local C, call, check = binding.C, binding.call, binding.check
+
+local M = {}
+local methods = {}
+
+local DTYPES = {f32 = 0, f16 = 1, bf16 = 2, i32 = 3, u8 = 4}
+local DTYPE_NAMES = {[0] = "f32", "f16", "bf16", "i32", "u8"}
+local BYTES = {f32 = 4, f16 = 2, bf16 = 2, i32 = 4, u8 = 1}
+local POINTERS = {
+  [0] = ffi.typeof "float *", ffi.typeof "uint16_t *", ffi.typeof "uint16_t *",
+  ffi.typeof "int32_t *", ffi.typeof "uint8_t *",
+}
+local PURPOSES = {
+  parameters = C.OCT_PARAMETERS, gradients = C.OCT_GRADIENTS,
+  optimizer_state = C.OCT_OPTIMIZER_STATE, activations = C.OCT_ACTIVATIONS,
+  workspace = C.OCT_WORKSPACE, data = C.OCT_DATA,
+}
+local RELEASED, PARAMETER, REQUIRES_GRAD = 4, 2, 1
+
+-- Buffers for results, made once: ffi.new for each call costs ten times a call.
+local out = ffi.new "oct_tensor *[1]"
+local data_out = ffi.new "void *[1]"
+local flag_out = ffi.new "int[1]"
+local dtype_out, ndim_out, size_out = ffi.new "int[1]", ffi.new "int[1]", ffi.new "int64_t[1]"
+local shape_out = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
+local shape_in = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
+local tensor_type = ffi.typeof "oct_tensor *"
+
+--- The result in `out`, owned by Lua from here on.
+local function take()
+  return ffi.gc(out[0], C.oct_tensor_free)
+end
+
+local function dtype_code(name, op)
+  local code = DTYPES[name or "f32"]
+  if not code then
+    error(("%s: no type '%s'; expected f32, f16, bf16, i32 or u8"):format(op, tostring(name)), 3)
+  end
+  return code
+end
+
+--- Fill the shape buffer from a table or a list of numbers; -1 stands for what is left of `size`.
+local function to_shape(shape, op, size)
+  if #shape > C.OCT_MAX_DIMS then
+    error(("%s: %d dimensions, expected %d at most"):format(op, #shape, C.OCT_MAX_DIMS), 3)
+  end
+  local open, known = nil, 1
+  for i = 1, #shape do
+    local n = shape[i]
+    if type(n) ~= "number" or n ~= math.floor(n) then
+      error(("%s: size %s of dimension %d is no whole number"):format(op, tostring(n), i), 3)
+    end
+    if n == -1 and size and not open then
+      open = i
+    else
+      known = known * n
+    end
+    shape_in[i - 1] = n
+  end
+  if open then shape_in[open - 1] = size / known end
+  return #shape
+end
+
+local function is_tensor(x)
+  return type(x) == "cdata" and ffi.istype(tensor_type, x)
+end
+
+--- Is it a tensor?
+-- @treturn boolean
+M.is_tensor = is_tensor
+
+-- ---- making ------------------------------------------------------------------------------------
+
+--- A tensor of undefined content.
+-- @tparam {number,...} shape
+-- @tparam[opt="f32"] string dtype f32, f16, bf16, i32 or u8
+-- @tparam[opt="activations"] string purpose what its memory is accounted as
+-- @treturn tensor
+function M.new(shape, dtype, purpose)
+  local code = dtype_code(dtype, "tensor.new")
+  local account = PURPOSES[purpose or "activations"]
+    or error("tensor.new: no purpose '" .. tostring(purpose) .. "'", 2)
+  call(C.oct_tensor_new, out, code, to_shape(shape, "tensor.new"), shape_in, account)
+  return take()
+end
+
+--- A tensor of one value everywhere.
+-- @tparam {number,...} shape
+-- @tparam number value
+-- @tparam[opt="f32"] string dtype
+-- @treturn tensor
+function M.full(shape, value, dtype)
+  return M.new(shape, dtype):fill_(value)
+end
+
+function M.zeros(shape, dtype) return M.full(shape, 0, dtype) end
+function M.ones(shape, dtype) return M.full(shape, 1, dtype) end
+
+local function flatten(values, into)
+  for i = 1, #values do
+    local v = values[i]
+    if type(v) == "table" then
+      flatten(v, into)
+    else
+      into[#into + 1] = v
+    end
+  end
+  return into
+end
+
+--- A tensor with given values.
+-- @tparam table|cdata values numbers (nested tables are flattened), or a C array of the type
+-- @tparam[opt] {number,...} shape all in one row where it is left out
+-- @tparam[opt="f32"] string dtype f32, i32 or u8
+-- @treturn tensor
+function M.from(values, shape, dtype)
+  local count
+  if type(values) == "table" then
+    values = flatten(values, {})
+    count = #values
+    shape = shape or {count}
+  elseif not shape then
+    error("tensor.from: a C array needs a shape", 2)
+  end
+  local t = M.new(shape, dtype)
+  local data, size = t:data(), t:size()
+  if count then
+    if count ~= size then
+      error(("tensor.from: %d values for a shape of %d elements"):format(count, size), 2)
+    end
+    for i = 1, size do data[i - 1] = values[i] end
+  else
+    ffi.copy(data, values, size * BYTES[t:dtype()])
+  end
+  return t
+end
+
+--- Tensors joined along a dimension.
+-- @tparam {tensor,...} list
+-- @tparam[opt=1] number dim
+-- @treturn tensor
+function M.cat(list, dim)
+  local array = ffi.new("oct_tensor *[?]", math.max(#list, 1))
+  for i = 1, #list do array[i - 1] = list[i] end
+  call(C.oct_concat, out, array, #list, (dim or 1) - 1)
+  return take()
+end
+
+-- ---- looking -----------------------------------------------------------------------------------
+
+local function info(t)
+  check(C.oct_tensor_info(dtype_out, ndim_out, shape_out, size_out, flag_out, t), 3)
+end
+
+--- @treturn {number,...} the sizes, one a dimension
+function methods:shape()
+  info(self)
+  local shape = {}
+  for i = 1, ndim_out[0] do shape[i] = tonumber(shape_out[i - 1]) end
+  return shape
+end
+
+--- @treturn number elements, or the size of one dimension where it is given
+function methods:size(dim)
+  info(self)
+  if not dim then return tonumber(size_out[0]) end
+  if dim < 1 or dim > ndim_out[0] then
+    error(("size: dimension %d of a tensor of %d"):format(dim, ndim_out[0]), 2)
+  end
+  return tonumber(shape_out[dim - 1])
+end
+
+--- @treturn number dimensions
+function methods:ndim()
+  info(self)
+  return ndim_out[0]
+end
+
+--- @treturn string f32, f16, bf16, i32 or u8
+function methods:dtype()
+  info(self)
+  return DTYPE_NAMES[dtype_out[0]]
+end
+
+local function has_flag(t, flag)
+  info(t)
+  return bit.band(flag_out[0], flag) ~= 0
+end
+
+function methods:requires_grad() return has_flag(self, REQUIRES_GRAD) end
+function methods:is_parameter() return has_flag(self, PARAMETER) end
+function methods:is_released() return has_flag(self, RELEASED) end
+
+--- A pointer to the first element (float *, int32_t *, ...; f16 and bf16 as uint16_t *), 0-based,
+-- good for as long as the tensor is.
+-- @treturn cdata
+function methods:data()
+  check(C.oct_tensor_data(data_out, self), 2)
+  info(self)
+  return ffi.cast(POINTERS[dtype_out[0]], data_out[0])
+end
+
+--- The value of a tensor of one element.
+-- @treturn number
+function methods:item()
+  check(C.oct_tensor_data(data_out, self), 2)
+  info(self)
+  if size_out[0] ~= 1 then
+    error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
+  end
+  local code = dtype_out[0]
+  if code == 1 or code == 2 then return self:to("f32"):item() end
+  return tonumber(ffi.cast(POINTERS[code], data_out[0])[0])
+end
+
+--- All elements in one flat table, row by row.
+-- @treturn {number,...}
+function methods:totable()
+  local dtype = self:dtype()
+  local t = (dtype == "f16" or dtype == "bf16") and self:to("f32") or self
+  local data, values = t:data(), {}
+  for i = 1, t:size() do values[i] = tonumber(data[i - 1]) end
+  return values
+end
+
+-- ---- shape -------------------------------------------------------------------------------------
+
+--- The same elements in another shape; shares memory. One size may be -1: what is left.
+-- @param ... sizes, or one table of them
+-- @treturn tensor
+function methods:reshape(...)
+  local shape = type(...) == "table" and (...) or {...}
+  call(C.oct_reshape, out, self, to_shape(shape, "reshape", self:size()), shape_in)
+  return take()
+end
+
+--- Rows first to first + count - 1 of the leading dimension; shares memory.
+-- @tparam number first 1-based
+-- @tparam[opt=1] number count
+-- @treturn tensor
+function methods:rows(first, count)
+  call(C.oct_rows, out, self, first - 1, count or 1)
+  return take()
+end
+
+--- Places first to first + count - 1 of any dimension, copied.
+-- @treturn tensor
+function methods:narrow(dim, first, count)
+  call(C.oct_narrow, out, self, dim - 1, first - 1, count)
+  return take()
+end
+
+--- Two dimensions exchanged (1 and 2 where none are given), copied.
+-- @treturn tensor
+function methods:transpose(a, b)
+  call(C.oct_transpose, out, self, (a or 1) - 1, (b or 2) - 1)
+  return take()
+end
+
+--- Converted to another type; no gradient passes.
+-- @tparam string dtype
+-- @treturn tensor
+function methods:to(dtype)
+  call(C.oct_cast, out, self, dtype_code(dtype, "to"))
+  return take()
+end
+
+-- ---- arithmetic --------------------------------------------------------------------------------
+
+local function binary(a, b, op)
+  call(C.oct_binary, out, a, b, op)
+  return take()
+end
+
+local function affine(x, scale, shift)
+  call(C.oct_affine, out, x, scale, shift)
+  return take()
+end
+
+local function unary(x, op)
+  call(C.oct_unary, out, x, op)
+  return take()
+end
+
+local ADD, SUB, MUL, DIV = C.OCT_OP_ADD, C.OCT_OP_SUB, C.OCT_OP_MUL, C.OCT_OP_DIV
+local RECIPROCAL = C.OCT_OP_RECIPROCAL
+
+local function add(a, b)
+  if type(b) == "number" then return affine(a, 1, b) end
+  if type(a) == "number" then return affine(b, 1, a) end
+  return binary(a, b, ADD)
+end
+
+local function sub(a, b)
+  if type(b) == "number" then return affine(a, 1, -b) end
+  if type(a) == "number" then return affine(b, -1, a) end
+  return binary(a, b, SUB)
+end
+
+local function mul(a, b)
+  if type(b) == "number" then return affine(a, b, 0) end
+  if type(a) == "number" then return affine(b, a, 0) end
+  return binary(a, b, MUL)
+end
+
+local function div(a, b)
+  if type(b) == "number" then return affine(a, 1 / b, 0) end
+  if type(a) == "number" then return affine(unary(b, RECIPROCAL), a, 0) end
+  return binary(a, b, DIV)
+end
+
+-- With a tensor (shapes broadcast from the last dimension) or a number.
+methods.add, methods.sub, methods.mul, methods.div = add, sub, mul, div
+
+for name, op in pairs {
+  neg = C.OCT_OP_NEG, exp = C.OCT_OP_EXP, log = C.OCT_OP_LOG, sqrt = C.OCT_OP_SQRT,
+  abs = C.OCT_OP_ABS, square = C.OCT_OP_SQUARE, reciprocal = RECIPROCAL, tanh = C.OCT_OP_TANH,
+  sigmoid = C.OCT_OP_SIGMOID, relu = C.OCT_OP_RELU, gelu = C.OCT_OP_GELU, silu = C.OCT_OP_SILU,
+} do
+  methods[name] = function(self) return unary(self, op) end
+end
+
+--- Sum, mean, largest: over one dimension, or over all where none is given.
+for name, op in pairs {sum = C.OCT_OP_SUM, mean = C.OCT_OP_MEAN, max = C.OCT_OP_MAX} do
+  methods[name] = function(self, dim, keep)
+    call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
+    return take()
+  end
+end
+
+--- 0-based place of the largest along the last dimension, as i32.
+-- @treturn tensor
+function methods:argmax()
+  call(C.oct_argmax, out, self)
+  return take()
+end
+
+--- Matrix product; `{transpose_a = true, transpose_b = true}` as wanted.
+-- @treturn tensor
+function methods:matmul(other, options)
+  options = options or {}
+  call(C.oct_matmul, out, self, other, options.transpose_a and 1 or 0,
+    options.transpose_b and 1 or 0)
+  return take()
+end
+
+function methods:softmax()
+  call(C.oct_softmax, out, self, 0)
+  return take()
+end
+
+function methods:log_softmax()
+  call(C.oct_softmax, out, self, 1)
+  return take()
+end
+
+--- Is every element finite?
+-- @treturn boolean
+function methods:all_finite()
+  check(C.oct_all_finite(flag_out, self), 2)
+  return flag_out[0] == 1
+end
+
+-- ---- in place ----------------------------------------------------------------------------------
+
+function methods:fill_(value)
+  check(C.oct_fill(self, value), 2)
+  return self
+end
+
+function methods:copy_(source)
+  check(C.oct_copy(self, source), 2)
+  return self
+end
+
+--- Uniform in [low, high), from the run's random numbers.
+function methods:uniform_(low, high)
+  check(C.oct_uniform(self, low or 0, high or 1), 2)
+  return self
+end
+
+--- Normal with mean and standard deviation, from the run's random numbers.
+function methods:normal_(mean, deviation)
+  check(C.oct_normal(self, mean or 0, deviation or 1), 2)
+  return self
+end
+
+-- ---- gradients ---------------------------------------------------------------------------------
+
+--- Make it a parameter: it collects a gradient and outlives every step (`false`: frozen).
+-- @treturn tensor itself
+function methods:parameter_(on)
+  check(C.oct_parameter(self, on == false and 0 or 1), 2)
+  return self
+end
+
+--- Gradients of this scalar with regard to every parameter behind it, added to theirs.
+function methods:backward()
+  call(C.oct_backward, self)
+end
+
+--- @treturn tensor|nil the gradient, nil where there is none yet
+function methods:grad()
+  check(C.oct_grad(out, self), 2)
+  if out[0] ~= nil then return take() end
+end
+
+function methods:zero_grad()
+  check(C.oct_zero_grad(self), 2)
+end
+
+--- Keep it beyond backward and the end of the step.
+-- @treturn tensor itself
+function methods:keep()
+  check(C.oct_keep(self), 2)
+  return self
+end
+
+-- ---- metatype ----------------------------------------------------------------------------------
+
+ffi.metatype("oct_tensor", {
+  __index = methods,
+  __add = add, __sub = sub, __mul = mul, __div = div,
+  __unm = function(x) return unary(x, C.OCT_OP_NEG) end,
+  __len = function(x) return x:size(1) end,
+  __tostring = function(x)
+    if x:is_released() then return "tensor (released)" end
+    return ("tensor %s [%s]"):format(x:dtype(), table.concat(x:shape(), " x "))
+  end,
+})
+
+--- What the other parts of the library call the core with.
+M.call, M.out, M.take = call, out, take
+
+return M

@@ -1,0 +1,82 @@
+--- Checkpoints: all that a run needs to go on as if it had never stopped, in one safetensors file
+-- that is written whole or not at all: the model's weights ("model.*"), the optimizer's state
+-- ("optimizer.*"), and in the metadata where the run and its random numbers stand.
+-- @module octet.train.checkpoint
+local json = require "octet.json"
+local machine = require "octet.machine"
+local safetensors = require "octet.safetensors"
+
+local M = {}
+
+local FORMAT = "octet-checkpoint-1"
+
+--- Save a checkpoint.
+-- @tparam string path
+-- @tparam table model a module
+-- @tparam table optimizer
+-- @tparam table position numbers, texts and tables of them
+function M.save(path, model, optimizer, position)
+  local tensors = {}
+  for name, tensor in pairs(model:state()) do tensors["model." .. name] = tensor end
+  local state = optimizer:state()
+  for name, tensor in pairs(state.tensors) do tensors["optimizer." .. name] = tensor end
+  safetensors.save(path, tensors, {
+    octet = FORMAT, position = json.encode(position),
+    random = json.encode(machine.random_state()), optimizer = json.encode(state.numbers),
+  })
+end
+
+local function part(file, prefix)
+  local tensors = {}
+  for _, name in ipairs(file:names()) do
+    if name:sub(1, #prefix) == prefix then tensors[name:sub(#prefix + 1)] = file:read(name) end
+  end
+  return tensors
+end
+
+local function open(path)
+  local file = safetensors.open(path)
+  local format = file:metadata().octet
+  if format ~= FORMAT then
+    error(("%s is no checkpoint of this version of Octet: its format is %s, expected %s"):format(
+      path, format and '"' .. format .. '"' or "not given", FORMAT), 3)
+  end
+  return file
+end
+
+local function numbers(file, key)
+  local text = file:metadata()[key]
+  if not text then error(("%s: metadata %s is missing"):format(file.path, key), 3) end
+  local value = json.decode(text, file.path .. ": " .. key)
+  if type(value) ~= "table" then
+    error(("%s: metadata %s is a %s, expected an object"):format(file.path, key, type(value)), 3)
+  end
+  return value
+end
+
+--- Put model, optimizer and random numbers where the checkpoint has them.
+-- @tparam string path
+-- @tparam table model
+-- @tparam table optimizer made with the same options
+-- @treturn table the position
+function M.load(path, model, optimizer)
+  local file = open(path)
+  local position, random = numbers(file, "position"), numbers(file, "random")
+  model:load(part(file, "model."))
+  optimizer:load {tensors = part(file, "optimizer."), numbers = numbers(file, "optimizer")}
+  machine.set_random_state(random)
+  file:close()
+  return position
+end
+
+--- Where the run that wrote a checkpoint stood.
+-- @tparam string path
+-- @treturn table the position
+function M.position(path)
+  local file = open(path)
+  local position = numbers(file, "position")
+  file:close()
+  return position
+end
+
+return M

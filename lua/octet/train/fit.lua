@@ -1,0 +1,215 @@
+--- The training loop with what a recipe needs around it: schedule, clipping, evaluation, log,
+-- checkpoint, resume, and an end in good order when a signal comes.
+--
+-- All that the loop knows of where it stands is in its position, a table of numbers that a
+-- checkpoint keeps: a loop that begins from a checkpoint does, bit for bit, what the one that wrote
+-- it would have done.
+-- @module octet.train.fit
+local machine = require "octet.machine"
+local progress = require "octet.train.progress"
+local scope = require "octet.scope"
+local signals = require "octet.train.signals"
+
+local M = {}
+
+local Fit = {}
+Fit.__index = Fit
+
+--- Where a run begins.
+-- `epoch` and `batch`: epochs done, and batches done of the one after them; `due`: an evaluation
+-- comes first; `ended`: no step is left; `loss_sum`, `loss_count`: since the last evaluation;
+-- `best`: step, epoch and value of the best evaluation so far; `last`: metrics of the last one.
+function M.beginning()
+  return {epoch = 0, batch = 0, step = 0, tokens = 0, examples = 0, loss_sum = 0, loss_count = 0,
+    due = false, ended = false}
+end
+
+--- A number of single precision, with the digits that tell it from its neighbours and no more.
+local function single(x) return tonumber(("%.9g"):format(x)) end
+
+local function is_finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
+
+function Fit:fail_not_finite(what, value)
+  local good = self.o.run and self.saved_step
+  error(("%s is %s at step %d (epoch %d): training has diverged and stops here; %s. A smaller "
+    .. "--lr often helps"):format(what, tostring(value), self.position.step + 1,
+    self.position.epoch + 1, good and ("the last good checkpoint, of step %d, is kept in %s")
+      :format(good, self.o.run:path "checkpoint") or "there is no checkpoint yet"), 0)
+end
+
+--- One step of training; returns the loss.
+function Fit:train_step(batch)
+  local o, p = self.o, self.position
+  local lr = o.lr(p.step + 1)
+  local loss_value, norm
+  scope.scope(function()
+    local loss = o.loss(batch)
+    loss_value = loss:item()
+    if not is_finite(loss_value) then self:fail_not_finite("the loss", loss_value) end
+    loss:backward()
+    norm = o.update(lr)
+    if norm and not is_finite(norm) then self:fail_not_finite("the gradient's norm", norm) end
+  end)
+  p.step, p.batch = p.step + 1, p.batch + 1
+  p.tokens, p.examples = p.tokens + batch.tokens, p.examples + batch.examples
+  p.loss_sum, p.loss_count = p.loss_sum + loss_value, p.loss_count + 1
+  return loss_value, lr, norm
+end
+
+--- Write the step down, and show it.
+function Fit:report(batch, loss, lr, norm, seconds)
+  local o, p = self.o, self.position
+  self.recent_loss = self.recent_loss and 0.95 * self.recent_loss + 0.05 * loss or loss
+  if o.run then
+    o.run:log {step = p.step, epoch = p.epoch + 1, loss = single(loss), lr = lr,
+      grad_norm = norm and single(norm), tokens = p.tokens}
+    o.run:scalars(p.step, {["train/loss"] = loss, ["train/lr"] = lr, ["train/grad_norm"] = norm,
+      ["train/tokens_per_second"] = batch.tokens / math.max(seconds, 1e-9)})
+  end
+  if self.bar then
+    self.bar:update(p.batch, {loss = self.recent_loss, units = batch.tokens})
+  end
+end
+
+--- Keep all that is needed to go on from here.
+function Fit:checkpoint(name)
+  local o = self.o
+  if not o.run then return end
+  local begun = machine.clock()
+  o.run:checkpoint(name or "last", self.position, self.seconds)
+  if not name then self.saved_step = self.position.step end
+  if self.bar then self.bar:pause(machine.clock() - begun) end
+end
+
+--- Evaluate, write the scores down, keep the checkpoints. False where a signal cut it off: the
+-- position then says that the evaluation is still due.
+function Fit:evaluation()
+  local o, p = self.o, self.position
+  local begun = machine.clock()
+  local metrics, note = o.evaluate(signals.seen)
+  if not metrics then return false end
+  local took = machine.clock() - begun
+  self.evaluation_seconds = self.evaluation_seconds + took
+  p.due = false
+  p.last = metrics
+  local value = metrics[o.metric]
+  local epochs = p.epoch + p.batch / o.steps_per_epoch
+  local is_best = not p.best or o.better(value, p.best.value)
+  if is_best then p.best = {step = p.step, epoch = epochs, value = value} end
+  if o.run then
+    local row = {step = p.step, epoch = single(epochs), train_loss = p.loss_count > 0
+      and single(p.loss_sum / p.loss_count) or nil}
+    local scalars = {}
+    for name, score in pairs(metrics) do
+      row[name] = single(score)
+      scalars["dev/" .. name] = score
+    end
+    o.run:metrics(row)
+    o.run:scalars(p.step, scalars)
+  end
+  p.loss_sum, p.loss_count = 0, 0
+  -- The best first: a run that is killed between the two evaluates again and writes both again.
+  if is_best then self:checkpoint "best" end
+  self:checkpoint()
+  if self.bar then self.bar:pause(machine.clock() - begun) end
+  o.on_evaluation(metrics, epochs, note, self.bar)
+  return true
+end
+
+local function is_due(every, step) return every and every > 0 and step % every == 0 end
+
+--- Steps until the epoch or the run ends. False where a signal came.
+function Fit:steps()
+  local o, p = self.o, self.position
+  for batch in o.batches(p.epoch + 1, p.batch) do
+    local begun = machine.clock()
+    local loss, lr, norm = self:train_step(batch)
+    local seconds = machine.clock() - begun
+    self.seconds = self.seconds + machine.clock() - self.mark
+    self:report(batch, loss, lr, norm, seconds)
+    if p.batch == o.steps_per_epoch then
+      p.epoch, p.batch, p.due = p.epoch + 1, 0, true
+    end
+    if p.step == o.total_steps then p.due, p.ended = true, true end
+    if p.due then return not signals.seen() end
+    if is_due(o.evaluate_every, p.step) then
+      p.due = true
+      return not signals.seen()
+    end
+    if signals.seen() then return false end
+    if is_due(o.checkpoint_every, p.step) then self:checkpoint() end
+    self.mark = machine.clock()
+  end
+  error(("the data of epoch %d ended after %d batches of %d"):format(p.epoch + 1, p.batch,
+    o.steps_per_epoch), 0)
+end
+
+function Fit:open_bar()
+  local o, p = self.o, self.position
+  if not o.show then return end
+  self.bar = progress.new {
+    label = ("epoch %d/%d"):format(p.epoch + 1, o.epochs), unit = "tokens", done = p.batch,
+    total = math.min(o.steps_per_epoch, o.total_steps - (p.step - p.batch)),
+  }
+  self.bar_epoch = p.epoch
+end
+
+function Fit:close_bar()
+  if self.bar then self.bar:finish() end
+  self.bar = nil
+end
+
+function Fit:run()
+  local p = self.position
+  while true do
+    if p.due then
+      if self.bar and (p.epoch ~= self.bar_epoch or p.ended) then self:close_bar() end
+      if not self:evaluation() then break end
+    end
+    if p.ended then break end
+    if not self.bar then self:open_bar() end
+    self.mark = machine.clock()
+    if not self:steps() then break end
+  end
+  self:close_bar()
+  local signal = not (p.ended and not p.due) and signals.seen() or nil
+  if signal then self:checkpoint() end
+  return {
+    interrupted = signal, steps = p.step, tokens = p.tokens, examples = p.examples,
+    epochs = p.epoch, seconds = self.seconds, evaluation_seconds = self.evaluation_seconds,
+    metrics = p.last, best = p.best,
+  }
+end
+
+local function larger(a, b) return a > b end
+local function nothing() end
+
+--- Train.
+-- @tparam table o what to do:
+--
+-- - `batches(epoch, first)`: an iterator over the batches of an epoch (1-based) from the one after
+--   the first `first`; each with `tokens` (real ones) and `examples`;
+-- - `loss(batch)`: the loss, a scalar tensor; `update(lr)`: clip, step, zero the gradients, and
+--   return the gradient's norm; `lr(step)`: the learning rate of a step (1-based);
+-- - `evaluate(stop)`: a table of metrics by name, or nil where stop() became true, and optionally a
+--   sentence to print with them; `metric`: the name of the one that tells the best;
+--   `better(a, b)`: is a better than b (the larger, where it is left out);
+-- - `steps_per_epoch`, `epochs`, `steps` (a limit), `evaluate_every`, `checkpoint_every` (steps);
+-- - `run`: the run folder, where there is one; `position`: where to begin, `seconds`: spent before;
+-- - `show`: a progress bar; `on_evaluation(metrics, epochs, note, bar)`.
+-- @treturn table steps, tokens, examples, epochs, seconds (of training), evaluation_seconds,
+-- metrics, best, and `interrupted`: the number of the signal that ended it
+function M.fit(o)
+  local settings = setmetatable({
+    better = o.better or larger, on_evaluation = o.on_evaluation or nothing,
+    total_steps = math.min(o.steps or math.huge, o.epochs * o.steps_per_epoch),
+  }, {__index = o})
+  local self = setmetatable({
+    o = settings, position = o.position or M.beginning(), seconds = o.seconds or 0,
+    evaluation_seconds = 0,
+  }, Fit)
+  if o.position then self.saved_step = o.position.step end
+  return signals.caught(self.run, self)
+end
+
+return M

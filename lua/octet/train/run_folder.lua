@@ -1,0 +1,193 @@
+--- The folder that a run leaves behind: config.json, log.jsonl (one line a step), metrics.csv (one
+-- an evaluation), TensorBoard events, checkpoint/, curve.svg, result.json.
+--
+-- A folder that exists is never written into, unless a run in it is resumed. The log of a resumed
+-- run is cut to what the checkpoint knew, so that in the end it is that of a run never stopped.
+-- @module octet.train.run_folder
+local checkpoint = require "octet.train.checkpoint"
+local file = require "octet.file"
+local json = require "octet.json"
+local machine = require "octet.machine"
+local tensorboard = require "octet.train.tensorboard"
+
+local M = {}
+
+local Run = {}
+Run.__index = Run
+
+-- Lines reach the file at least this often, so that others can watch it grow.
+local FLUSH_SECONDS = 1
+
+local function new(path) return setmetatable({folder = path, flushed = 0}, Run) end
+
+--- Make the folder of a new run.
+-- @tparam ?string out where the user wants it; an error where it exists
+-- @tparam string name below runs/ otherwise; with -2, -3, ... behind it where it exists
+-- @treturn table
+function M.create(out, name)
+  if out then
+    if not file.claim_folder(out) then
+      error(("--out: %s exists already; name a new folder, or go on with --resume %s"):format(out,
+        out), 0)
+    end
+    return new(out)
+  end
+  local path, number = "runs/" .. name, 1
+  while not file.claim_folder(path) do
+    number = number + 1
+    path = ("runs/%s-%d"):format(name, number)
+  end
+  return new(path)
+end
+
+--- The folder of a run that is there.
+-- @tparam string path
+-- @treturn table
+function M.open(path)
+  path = #path > 1 and path:gsub("/+$", "") or path
+  if not file.is_folder(path) then
+    error(("--resume: there is no folder %s"):format(path), 0)
+  end
+  if not file.is_file(path .. "/config.json") then
+    error(("--resume: %s is no run: it has no config.json"):format(path), 0)
+  end
+  return new(path)
+end
+
+--- @tparam string name of a file in the folder
+-- @treturn string
+function Run:path(name) return self.folder .. "/" .. name end
+
+--- Has the run come to its end?
+function Run:finished() return file.is_file(self:path "result.json") end
+
+function Run:save_json(name, value) file.save_json(self:path(name), value) end
+function Run:read_json(name) return file.read_json(self:path(name)) end
+
+--- Where checkpoint `name` is.
+-- @tparam[opt="last"] string name
+function Run:checkpoint_path(name)
+  return ("%s/checkpoint/%s.safetensors"):format(self.folder, name or "last")
+end
+
+function Run:has_checkpoint() return file.is_file(self:checkpoint_path()) end
+
+local function count_events(names)
+  local highest = 0
+  for _, name in ipairs(names) do
+    highest = math.max(highest, tonumber(name:match "^events%.out%.tfevents%.%d+%.octet%.(%d+)$") or 0)
+  end
+  return highest
+end
+
+--- Open the logs, at the lengths that a checkpoint's position recorded.
+-- @tparam table columns of metrics.csv
+-- @tparam table position
+function Run:open_logs(columns, position)
+  self.columns = columns
+  self.log_file = file.log(self:path "log.jsonl", position.log_bytes or 0)
+  self.metrics_file = file.log(self:path "metrics.csv", position.metrics_bytes or 0)
+  if self.metrics_file:size() == 0 then
+    self.metrics_file:write(table.concat(columns, ",") .. "\n")
+  end
+  local now = os.time()
+  local number = count_events(file.list(self.folder)) + 1
+  self.events_file = file.log(self:path(tensorboard.file_name(now, number)))
+  self.events_file:write(tensorboard.header(now))
+  -- Tells TensorBoard to forget what a stopped run drew beyond its checkpoint.
+  if number > 1 then self.events_file:write(tensorboard.restart(now, position.step + 1)) end
+end
+
+function Run:each_log(f)
+  for _, log in ipairs {self.log_file, self.metrics_file, self.events_file} do f(log) end
+end
+
+local LOG_ORDER = {"step", "epoch", "loss", "lr", "grad_norm", "tokens"}
+
+--- One line of log.jsonl.
+-- @tparam table entry
+function Run:log(entry)
+  entry.__order = LOG_ORDER
+  self.log_file:write(json.encode(entry) .. "\n")
+  local now = machine.clock()
+  if now - self.flushed >= FLUSH_SECONDS then
+    self.flushed = now
+    self:each_log(function(log) log:flush() end)
+  end
+end
+
+--- One line of metrics.csv.
+-- @tparam table row values by column
+function Run:metrics(row)
+  local cells = {}
+  for i, column in ipairs(self.columns) do
+    cells[i] = row[column] ~= nil and json.encode(row[column]) or ""
+  end
+  self.metrics_file:write(table.concat(cells, ",") .. "\n")
+end
+
+--- Scalars for TensorBoard.
+function Run:scalars(step, scalars)
+  self.events_file:write(tensorboard.scalars(os.time(), step, scalars))
+end
+
+--- What checkpoints are made of.
+function Run:attach(model, optimizer) self.model, self.optimizer = model, optimizer end
+
+--- Write a checkpoint. The logs reach the disk first: what a checkpoint knows of is there.
+-- @tparam string name "last" or "best"
+-- @tparam table position receives the lengths of the logs
+-- @tparam number seconds of training so far. Not in the checkpoint, whose bytes depend on nothing
+-- but the run; in a file of its own, which a run can do without.
+function Run:checkpoint(name, position, seconds)
+  self:each_log(function(log) log:flush(true) end)
+  position.log_bytes, position.metrics_bytes = self.log_file:size(), self.metrics_file:size()
+  file.make_folder(self:path "checkpoint")
+  checkpoint.save(self:checkpoint_path(name), self.model, self.optimizer, position)
+  self:save_json("checkpoint/clock.json", {seconds = seconds})
+end
+
+--- Go where the last checkpoint is; a run that never came to one begins at its beginning.
+-- @tparam table model
+-- @tparam table optimizer
+-- @treturn ?table position
+-- @treturn number seconds spent on the way there
+function Run:restore(model, optimizer)
+  if not self:has_checkpoint() then return nil, 0 end
+  local position = checkpoint.load(self:checkpoint_path(), model, optimizer)
+  local ok, clock = pcall(self.read_json, self, "checkpoint/clock.json")
+  return position, ok and tonumber(clock.seconds) or 0
+end
+
+--- Write out and close the logs.
+function Run:close_logs()
+  if not self.log_file then return end
+  self:each_log(function(log) log:close() end)
+  self.log_file, self.metrics_file, self.events_file = nil, nil, nil
+end
+
+--- The columns of log.jsonl as arrays, and those of metrics.csv.
+-- @treturn table loss, step, ... of the log
+-- @treturn table step, epoch, ... of the metrics
+function Run:history()
+  local log, metrics, columns = {}, {}, nil
+  for line in file.read(self:path "log.jsonl"):gmatch "[^\n]+" do
+    for name, value in pairs(json.decode(line, self:path "log.jsonl")) do
+      log[name] = log[name] or {}
+      table.insert(log[name], value)
+    end
+  end
+  for line in file.read(self:path "metrics.csv"):gmatch "[^\n]+" do
+    local cells = {}
+    for cell in (line .. ","):gmatch "([^,]*)," do cells[#cells + 1] = cell end
+    if not columns then
+      columns = cells
+      for _, name in ipairs(columns) do metrics[name] = {} end
+    else
+      for i, name in ipairs(columns) do table.insert(metrics[name], tonumber(cells[i]) or 0 / 0) end
+    end
+  end
+  return log, metrics
+end
+
+return M

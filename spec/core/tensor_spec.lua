@@ -1,0 +1,202 @@
+local octet = require "octet"
+local tensor = octet.tensor
+
+describe("a tensor", function()
+  it("knows its shape, size and type", function()
+    local t = tensor.zeros({2, 3}, "i32")
+    assert.same({2, 3}, t:shape())
+    assert.equal(6, t:size())
+    assert.equal(3, t:size(2))
+    assert.equal("i32", t:dtype())
+    assert.equal("tensor i32 [2 x 3]", tostring(t))
+  end)
+
+  it("takes nested tables, C arrays, and refuses a wrong count", function()
+    assert.same({1, 2, 3, 4}, tensor.from({{1, 2}, {3, 4}}, {2, 2}):totable())
+    local array = require("ffi").new("float[3]", 5, 6, 7)
+    assert.same({5, 6, 7}, tensor.from(array, {3}):totable())
+    assert.error_matches(function() tensor.from({1, 2, 3}, {2, 2}) end,
+      "3 values for a shape of 4 elements")
+  end)
+
+  it("refuses sizes below 1, products that overflow and unknown types", function()
+    assert.error_matches(function() tensor.new {2, 0} end, "size 0 of dimension 2")
+    assert.error_matches(function() tensor.new {2 ^ 42, 2 ^ 42} end, "more than any memory holds")
+    assert.error_matches(function() tensor.new({2}, "f64") end, "no type 'f64'")
+    assert.error_matches(function() tensor.new {1, 1, 1, 1, 1, 1, 1} end, "7 dimensions")
+  end)
+
+  it("shares memory with its reshaped and sliced views", function()
+    local t = tensor.from({1, 2, 3, 4, 5, 6}, {3, 2})
+    t:reshape(6):data()[0] = 9
+    t:rows(2, 2):data()[0] = 8
+    assert.same({9, 2, 8, 4, 5, 6}, t:totable())
+    assert.same({2, 3}, t:reshape(-1, 3):shape())
+  end)
+
+  it("copies where a slice is not of the leading dimension", function()
+    local t = tensor.from({1, 2, 3, 4, 5, 6}, {2, 3})
+    assert.same({2, 3, 5, 6}, t:narrow(2, 2, 2):totable())
+    assert.same({1, 4, 2, 5, 3, 6}, t:transpose():totable())
+    assert.same({1, 2, 3, 1, 4, 5, 6, 4}, tensor.cat({t, t:narrow(2, 1, 1)}, 2):totable())
+    assert.error_matches(function() t:narrow(2, 3, 2) end, "places 3 to 4 of dimension 2")
+  end)
+
+  it("rounds to half precision and bfloat16 to the nearest even", function()
+    local values = {1, 1 + 2 ^ -11, 1 + 3 * 2 ^ -11, 65504, 65520, 2 ^ -24, 2 ^ -25, -0.1, 2 ^ -15}
+    assert.same({1, 1, 1 + 2 ^ -9, 65504, math.huge, 2 ^ -24, 0, -0.0999755859375, 2 ^ -15},
+      tensor.from(values):to("f16"):totable())
+    assert.same({1, 1, 1 + 2 ^ -6, -0.10009765625},
+      tensor.from({1, 1 + 2 ^ -8, 1 + 3 * 2 ^ -8, -0.1}):to("bf16"):totable())
+  end)
+
+  it("refuses a value that an integer type does not hold", function()
+    assert.error_matches(function() tensor.from({1, 300}):to("u8") end, "element 2 is outside")
+  end)
+
+  it("is made of the same random numbers for the same seed alone", function()
+    local function draw(seed)
+      octet.seed(seed)
+      return tensor.new({1000}):uniform_():totable()
+    end
+    assert.same(draw(7), draw(7))
+    assert.are_not.same(draw(7), draw(8))
+  end)
+end)
+
+describe("broadcasting", function()
+  it("follows the last dimension", function()
+    local a = tensor.from({1, 2, 3, 4, 5, 6}, {2, 3})
+    assert.same({11, 22, 33, 14, 25, 36}, (a + tensor.from {10, 20, 30}):totable())
+    assert.same({10, 20, 30, 80, 100, 120}, (a * tensor.from({10, 20}, {2, 1})):totable())
+    assert.error_matches(function() return a + tensor.from {1, 2} end,
+      "add: shapes %[2 x 3%] and %[2%] do not broadcast")
+  end)
+
+  it("works with numbers on either side", function()
+    local a = tensor.from {1, 2, 4}
+    assert.same({3, 2, 0}, (4 - a):totable())
+    assert.same({8, 4, 2}, (8 / a):totable())
+    assert.same({-1, -2, -4}, (-a):totable())
+  end)
+end)
+
+describe("backward", function()
+  it("adds into the gradients of parameters", function()
+    local w = tensor.from({2, 3}):parameter_()
+    w:square():sum():backward()
+    assert.same({4, 6}, w:grad():totable())
+    w:square():sum():backward()
+    assert.same({8, 12}, w:grad():totable())
+    w:zero_grad()
+    assert.is_nil(w:grad())
+    w:square():sum():backward()
+    assert.same({4, 6}, w:grad():totable())
+  end)
+
+  it("adds up where a result is used more than once", function()
+    local w = tensor.from({3}):parameter_()
+    local h = w * 2
+    (h + h * h):sum():backward()           -- 2w + 4w^2
+    assert.same({2 + 8 * 3}, w:grad():totable())
+  end)
+
+  it("keeps apart the gradients of two inputs that share one", function()
+    local a, b = tensor.from({1, 2}):parameter_(), tensor.from({3, 4}):parameter_()
+    local x, y = a * 1, b * 1
+    ((x + y) + x * 10):sum():backward()
+    assert.same({11, 11}, a:grad():totable())
+    assert.same({1, 1}, b:grad():totable())
+  end)
+
+  it("releases intermediates, but neither the loss nor what was kept", function()
+    local w = tensor.from({2, 3}):parameter_()
+    local dropped, kept = w * 2, (w * 3):keep()
+    local loss = (dropped * kept):sum()
+    loss:backward()
+    assert.equal(78, loss:item())
+    assert.same({6, 9}, kept:totable())
+    assert.is_true(dropped:is_released())
+    assert.error_matches(function() dropped:totable() end, "was released.*call :keep%(%)")
+  end)
+
+  it("says so where nothing was recorded", function()
+    assert.error_matches(function() tensor.from({1}):sum():backward() end, "nothing is recorded")
+    local w = tensor.from({2}):parameter_()
+    local loss = octet.no_grad(function() return w:sum() end)
+    assert.error_matches(function() loss:backward() end, "nothing is recorded")
+    assert.error_matches(function() (w * tensor.from({1, 2})):backward() end, "expected a scalar")
+  end)
+
+  it("leaves a frozen parameter without a gradient", function()
+    local w, v = tensor.from({2}):parameter_(), tensor.from({3}):parameter_(false)
+    local loss = (w * v):sum()
+    loss:backward()
+    assert.same({3}, w:grad():totable())
+    assert.is_nil(v:grad())
+  end)
+end)
+
+describe("a scope", function()
+  it("releases what was made in it, except what is returned or kept", function()
+    local held
+    local returned = octet.scope(function()
+      local a = tensor.ones {4}
+      held = a + 1
+      return a + 2
+    end)
+    assert.same({3, 3, 3, 3}, returned:totable())
+    assert.is_true(held:is_released())
+  end)
+
+  it("leaves what is recorded to the scope around it", function()
+    octet.scope(function()
+      local w = tensor.from({2}):parameter_()
+      local h = octet.scope(function() return (w * 3):square() end)
+      h:sum():backward()
+      assert.same({36}, w:grad():totable())
+    end)
+  end)
+
+  it("ends when its function fails", function()
+    local held
+    assert.error_matches(function()
+      octet.scope(function()
+        held = tensor.ones {4}
+        error("stop", 0)
+      end)
+    end, "stop")
+    assert.is_true(held:is_released())
+  end)
+end)
+
+describe("memory", function()
+  it("is accounted by purpose, to the byte", function()
+    local before = octet.memory()
+    local w = tensor.new({100, 3}):fill_(1):parameter_()
+    assert.equal(before.parameters.now + 1200, octet.memory().parameters.now)
+    w:sum():backward()
+    assert.equal(before.gradients.now + 1200, octet.memory().gradients.now)
+  end)
+
+  it("does not grow over steps, and no handle is left", function()
+    local w = tensor.new({64, 64}):normal_(0, 0.1):parameter_()
+    local function step()
+      octet.scope(function()
+        local x = tensor.new({32, 64}):normal_()
+        local loss = x:matmul(w):tanh():square():mean()
+        loss:backward()
+        w:zero_grad()
+      end)
+    end
+    step()
+    collectgarbage()
+    collectgarbage()
+    local live, bytes = octet.live_tensors(), octet.memory().total.now
+    for _ = 1, 200 do step() end
+    collectgarbage()
+    collectgarbage()
+    assert.equal(live, octet.live_tensors())
+    assert.equal(bytes, octet.memory().total.now)
+  end)
+end)
