@@ -113,6 +113,7 @@ int oct_grad(oct_tensor **out, oct_tensor *x);
 int oct_zero_grad(oct_tensor *x);
 /* Record what follows (1) or not (0); `before` (may be NULL) receives the setting until now. */
 int oct_set_grad_enabled(int *before, int on);
+int oct_grad_enabled(int *on);
 /* d loss / d parameter, added to the gradient of every parameter behind a scalar loss. Each
  * intermediate result is released as soon as it has been used, except the loss and what was kept.
  * On failure the record is dropped and gradients may hold a part. */
@@ -120,8 +121,8 @@ int oct_backward(oct_tensor *loss);
 /* Neither backward nor the end of the scope releases x. */
 int oct_keep(oct_tensor *x);
 /* A scope releases, at its end, every tensor made since its beginning that is no parameter and was
- * not kept. The end of the outermost one also drops what was recorded and never went backward;
- * an inner one leaves to the outer what is recorded. */
+ * not kept. The end of the outermost one also drops what was recorded in it and never went
+ * backward; an inner one in which something was recorded leaves all to the one around it. */
 int oct_scope_begin(void);
 int oct_scope_end(void);
 /* Move x from the innermost scope to the one around it. */

@@ -23,6 +23,12 @@ int oct_set_grad_enabled(int *before, int on)
     return 0;
 }
 
+int oct_grad_enabled(int *on)
+{
+    *on = enabled;
+    return 0;
+}
+
 int oct_records(oct_tensor *const *inputs, int64_t count)
 {
     if (!enabled) return 0;
@@ -67,9 +73,9 @@ int64_t oct_tape_length(void)
     return used;
 }
 
-void oct_tape_clear(void)
+void oct_tape_cut(int64_t length)
 {
-    while (used > 0) node_free(nodes[--used]);
+    while (used > length) node_free(nodes[--used]);
 }
 
 /* ---- gradients ------------------------------------------------------------------------------------ */
@@ -153,6 +159,6 @@ int oct_backward(oct_tensor *loss)
         *grad = accumulate ? *grad + 1.0f : 1.0f;
         status = walk(loss);
     }
-    oct_tape_clear();
+    oct_tape_cut(0);
     return status;
 }

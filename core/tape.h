@@ -40,7 +40,7 @@ int oct_grad_pass(oct_tensor *x, oct_tensor *output);
 
 /* Ops recorded and not yet walked back. */
 int64_t oct_tape_length(void);
-/* Forget all that is recorded. */
-void oct_tape_clear(void);
+/* Forget what was recorded after the first `length` ops. */
+void oct_tape_cut(int64_t length);
 
 #endif

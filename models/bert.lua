@@ -49,7 +49,7 @@ function M.Encoder:forward(batch)
   local h = self.word(batch.ids) + self.position(batch.positions) + self.type(batch.types)
   h = self.dropout(self.norm(h))
   for i = 1, #self.layers do
-    h = octet.scope(self.layers[i].forward, self.layers[i], h, batch.offsets)
+    h = octet.tidy(self.layers[i].forward, self.layers[i], h, batch.offsets)
   end
   return h
 end

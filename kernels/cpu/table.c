@@ -15,7 +15,7 @@
     X(matmul) X(linear) X(linear_backward)                                                         \
     X(layer_norm) X(layer_norm_backward)                                                           \
     X(softmax) X(softmax_backward) X(cross_entropy) X(cross_entropy_backward)                      \
-    X(embedding) X(embedding_backward) X(segment_mean) X(segment_mean_backward)                      \
+    X(embedding) X(embedding_backward) X(segment_mean) X(segment_mean_backward)                    \
     X(attention) X(attention_backward)
 
 KERNELS(DECLARE)

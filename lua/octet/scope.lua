@@ -35,6 +35,17 @@ function M.scope(f, ...)
   return finish_scope(pcall(f, ...))
 end
 
+--- Run a part of a model: where nothing is being recorded, what it makes is released at once, so that
+-- inference holds one layer's results at a time; where something is, it is a plain call.
+-- @tparam function f
+-- @param ... its arguments
+-- @return what f returns
+function M.tidy(f, ...)
+  check(C.oct_grad_enabled(before_out), 2)
+  if before_out[0] ~= 0 then return f(...) end
+  return M.scope(f, ...)
+end
+
 --- Open and close a scope by hand, as an iterator over batches does.
 function M.begin_scope() check(C.oct_scope_begin(), 2) end
 function M.end_scope() check(C.oct_scope_end(), 2) end
