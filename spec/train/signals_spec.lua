@@ -31,12 +31,15 @@ describe("signals", function()
   end)
 
   it("end the process at once the second time", function()
-    assert.matches("status 130\n$", run 'signals.caught(function() send "INT"; send "INT" end); print "on"')
-    assert.matches("status 143\n$", run 'signals.caught(function() send "INT"; send "TERM" end); print "on"')
+    assert.matches("^status 130\n$",
+      run 'signals.caught(function() send "INT"; send "INT" end); print "on"')
+    assert.matches("^status 143\n$",
+      run 'signals.caught(function() send "INT"; send "TERM" end); print "on"')
   end)
 
   it("do as before once they are no longer caught, also after an error", function()
-    assert.matches("status 143\n$", run [[pcall(signals.caught, error, "x"); send "TERM"; print "on"]])
+    assert.matches("^status 143\n$",
+      run 'pcall(signals.caught, error, "x"); send "TERM"; print "on"')
   end)
 
   it("pass results and errors on", function()
