@@ -271,6 +271,9 @@ int oct_catch_signals(int on);
 int oct_signal_seen(int *number);
 /* Width of the terminal behind a file descriptor; 0 where it is none. */
 int oct_terminal_columns(int *columns, int descriptor);
+/* What a descriptor has to give now, `capacity` bytes at most; waits where there is nothing yet.
+ * bytes 0: the end. */
+int oct_read_available(int64_t *bytes, char *buffer, int64_t capacity, int descriptor);
 
 /* ---- text: WordPiece -------------------------------------------------------------------------- */
 
