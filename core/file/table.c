@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "core/file/content.h"
 #include "core/memory.h"
 #include "core/text/unicode.h"
 
@@ -260,7 +259,7 @@ static int decode_lines(char **result, int64_t *result_bytes, const char *text, 
 /* The file's text as UTF-8, from oct_malloc. */
 static int read_text(char **text, int64_t *bytes, const char *path, int encoding)
 {
-    OCT_TRY(oct_content_read(text, bytes, path));
+    OCT_TRY(oct_file_load(text, bytes, path, -1));
     int64_t bad = oct_utf8_check(*text, *bytes);
     if (bad == *bytes) return 0;
     char *raw = *text;
