@@ -54,6 +54,15 @@ function M.open(path)
   return new(path)
 end
 
+--- The folder of a run, made where there is none.
+-- @tparam string path
+-- @treturn table
+-- @treturn boolean was it there?
+function M.open_or_create(path)
+  local made = file.claim_folder(path)
+  return new(path), not made
+end
+
 --- @tparam string name of a file in the folder
 -- @treturn string
 function Run:path(name) return self.folder .. "/" .. name end
@@ -176,6 +185,12 @@ function Run:close_logs()
   if not self.log_file then return end
   self:each_log(function(log) log:close() end)
   self.log_file, self.metrics_file, self.events_file = nil, nil, nil
+end
+
+--- Remove the checkpoints, which a finished run needs no longer.
+function Run:drop_checkpoints()
+  local path = self:path "checkpoint"
+  if file.is_folder(path) then file.remove_folder(path) end
 end
 
 --- The columns of log.jsonl as arrays, and those of metrics.csv.
