@@ -392,8 +392,10 @@ int oct_optim_steps(int64_t *steps, oct_optim *optim, int64_t index, int64_t set
 /* To be called when state has been read from outside: no number in it may be one that no step
  * leaves. */
 int oct_optim_check(oct_optim *optim);
-/* Specs only: 1 uses the scalar twins of the kernels. */
-int oct_optim_reference(oct_optim *optim, int on);
+/* Specs only: the kernels that the processor has, their scalar twins, or those for a processor that
+ * has AVX-512 without VBMI. */
+enum { OCT_KERNELS_USUAL, OCT_KERNELS_SCALAR, OCT_KERNELS_PLAIN };
+int oct_optim_kernels(oct_optim *optim, int kind);
 /* The 256 values of the dynamic map, ascending. */
 int oct_quantization_map(float *values, int is_signed);
 /* x[n] to codes[n] and absmax[(n + block - 1) / block] by the dynamic map, nearest; and back.

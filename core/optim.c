@@ -31,7 +31,7 @@ typedef struct member {
 } member;
 
 struct oct_optim {
-    int rule, reference;
+    int rule, kernels;             /* kernels: oct_optim_kernels */
     group *groups;
     int group_count;
     member *members;
@@ -280,7 +280,10 @@ static void fill_slot(oct_optim_slot *slot, const member *m)
 /* Cut what has a gradient into pieces, and bundle pieces into units of about a whole piece's size. */
 static oct_optim_work plan(oct_optim *o)
 {
-    oct_optim_work work = {.slots = o->slots, .pieces = o->pieces, .units = o->units};
+    oct_optim_work work = {
+        .slots = o->slots, .pieces = o->pieces, .units = o->units,
+        .plain = o->kernels == OCT_KERNELS_PLAIN,
+    };
     int64_t slots = 0, pieces = 0, bundled = OCT_OPTIM_PIECE;
     for (int64_t i = 0; i < o->count; i++) {
         const member *m = o->members + i;
@@ -310,7 +313,7 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
     double sum = 0;
     int64_t left_out = 0;
     if (work.unit_count > 0) {
-        if (o->reference) oct_optim_squares_ref(o->sums, &left_out, &work);
+        if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_squares_ref(o->sums, &left_out, &work);
         else oct_kernels_now()->optim_squares(o->sums, &left_out, &work);
         for (int64_t i = 0; i < work.units[work.unit_count]; i++) sum += o->sums[i];
     }
@@ -337,7 +340,8 @@ int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale)
     }
     int64_t count = 0;
     if (work.unit_count > 0)
-        count = o->reference ? oct_optim_adam_ref(&work) : oct_kernels_now()->optim_adam(&work);
+        count = (o->kernels == OCT_KERNELS_SCALAR ? oct_optim_adam_ref
+                                                  : oct_kernels_now()->optim_adam)(&work);
     *left_out = count;
     return 0;
 }
@@ -348,9 +352,11 @@ int oct_optim_zero_grad(oct_optim *o)
     return 0;
 }
 
-int oct_optim_reference(oct_optim *o, int on)
+int oct_optim_kernels(oct_optim *o, int kind)
 {
-    o->reference = on != 0;
+    if (kind < 0 || kind > OCT_KERNELS_PLAIN)
+        return oct_fail("optim: kernels %d, expected 0 to %d", kind, OCT_KERNELS_PLAIN);
+    o->kernels = kind;
     return 0;
 }
 

@@ -70,6 +70,7 @@ typedef struct oct_optim_work {
     const oct_optim_piece *pieces;
     const int64_t *units;          /* [unit_count + 1]: unit u is pieces units[u] .. units[u+1] - 1 */
     int64_t unit_count;
+    int32_t plain;                 /* specs: leave out what not every processor of the set has */
 } oct_optim_work;
 
 /* Instruction sets of these kernels: AVX2 and AVX-512 stand in the table (kernels/kernels.h); the

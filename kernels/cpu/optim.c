@@ -211,10 +211,10 @@ STEPS_8(plain, 0)
 STEPS_8(bytes, 1)
 #endif
 
-static int64_t step_8(const oct_optim_slot *s, int64_t from, int64_t count)
+static int64_t step_8(const oct_optim_slot *s, int64_t from, int64_t count, int plain)
 {
 #if defined(OCT_ISA_avx512)
-    if (__builtin_cpu_supports("avx512vbmi")) return step_8_bytes(s, from, count);
+    if (!plain && __builtin_cpu_supports("avx512vbmi")) return step_8_bytes(s, from, count);
 #endif
     return step_8_plain(s, from, count);
 }
@@ -270,7 +270,7 @@ int64_t KERNEL(optim_adam)(const oct_optim_work *work)
         for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
             const oct_optim_piece *piece = work->pieces + i;
             const oct_optim_slot *s = work->slots + piece->slot;
-            left_out += s->codes[0] ? step_8(s, piece->first, piece->count)
+            left_out += s->codes[0] ? step_8(s, piece->first, piece->count, work->plain)
                                     : step_32(s, piece->first, piece->count);
         }
     return left_out;

@@ -54,7 +54,7 @@ local function start(trajectory, reference)
   local draw = gradients.draws(1)
   local w = gradients.parameter(function() return 2 * draw() end, 6)
   local opt = optim[trajectory.rule]({w}, trajectory.options)
-  if reference then opt:use_reference(true) end
+  if reference then opt:use_kernels "scalar" end
   return w, opt, draw
 end
 
@@ -156,8 +156,8 @@ describe("32-bit Adam", function()
     local w, c = tensor.new({300, 301}):parameter_(), tensor.new({300, 301}):normal_(0, 1):keep()
     gradients.set(w, c)
     local opt = optim.adam({w})
-    local expected = opt:use_reference(true):clip_norm(1)
-    opt:use_reference(false)
+    local expected = opt:use_kernels("scalar"):clip_norm(1)
+    opt:use_kernels "usual"
     for _, name in ipairs {"avx2", "avx512"} do
       if pcall(machine.set_isa, name) then
         for count = 1, 3 do

@@ -243,9 +243,15 @@ function Optimizer:report()
   return report
 end
 
---- Specs only: use the scalar twins of the kernels.
-function Optimizer:use_reference(on)
-  check(C.oct_optim_reference(handle_of(self), on and 1 or 0), 2)
+local KERNELS = {
+  usual = C.OCT_KERNELS_USUAL, scalar = C.OCT_KERNELS_SCALAR, plain = C.OCT_KERNELS_PLAIN,
+}
+
+--- Specs only: which kernels to use.
+-- @tparam string kind "usual", "scalar" (the twins), "plain" (as without AVX-512 VBMI)
+-- @treturn Optimizer itself
+function Optimizer:use_kernels(kind)
+  check(C.oct_optim_kernels(handle_of(self), KERNELS[kind]), 2)
   return self
 end
 
