@@ -254,6 +254,13 @@ int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *
 int oct_safetensors_writer_save(oct_safetensors_writer *writer, const char *path, int checksums);
 int oct_safetensors_writer_free(oct_safetensors_writer *writer);
 
+/* ---- a run's names --------------------------------------------------------------------------- */
+
+/* Make a folder, those above it as needed; made 0 where something has that name already. */
+int oct_folder_claim(int *made, const char *path);
+/* A second name for a file, on the same file system; a file that had the name is replaced. */
+int oct_file_link(const char *from, const char *to);
+
 /* ---- signals, terminal ---------------------------------------------------------------------- */
 
 /* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
@@ -264,6 +271,9 @@ int oct_catch_signals(int on);
 int oct_signal_seen(int *number);
 /* Width of the terminal behind a file descriptor; 0 where it is none. */
 int oct_terminal_columns(int *columns, int descriptor);
+/* What a descriptor has to give now, `capacity` bytes at most; waits where there is nothing yet.
+ * bytes 0: the end. */
+int oct_read_available(int64_t *bytes, char *buffer, int64_t capacity, int descriptor);
 
 /* ---- text: WordPiece -------------------------------------------------------------------------- */
 

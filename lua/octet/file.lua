@@ -22,7 +22,7 @@ local function checked(path)
   return path
 end
 
--- ---- whole files ---------------------------------------------------------------------------------
+-- ---- whole files -------------------------------------------------------------------------------
 
 --- Save a text, whole or not at all, on the disk when this returns. On failure the former file
 -- stands.
@@ -83,7 +83,7 @@ function M.text_sha256(text)
   return ffi.string(digest_out)
 end
 
--- ---- names and folders ---------------------------------------------------------------------------
+-- ---- names and folders -------------------------------------------------------------------------
 
 local KINDS = {[C.OCT_FILE] = "file", [C.OCT_FOLDER] = "folder", [C.OCT_OTHER] = "other"}
 
@@ -103,6 +103,19 @@ function M.is_folder(path) return (M.kind(path)) == "folder" end
 -- @tparam string path
 function M.make_folder(path)
   call(C.oct_folder_make, checked(path))
+end
+
+--- Make a folder that is not there, and those above it.
+-- @tparam string path
+-- @treturn boolean false where something has that name already
+function M.claim_folder(path)
+  call(C.oct_folder_claim, kind_out, checked(path))
+  return kind_out[0] == 1
+end
+
+--- Give a file a second name; a file that had it is replaced.
+function M.link(from, to)
+  call(C.oct_file_link, checked(from), checked(to))
 end
 
 --- The names in a folder, sorted.
@@ -130,14 +143,15 @@ function M.remove_folder(path)
   call(C.oct_folder_remove, checked(path))
 end
 
--- ---- files written in pieces -----------------------------------------------------------------------
+-- ---- files written in pieces -------------------------------------------------------------------
 
 local Writer = {}
 Writer.__index = Writer
 
 --- Begin a file that is written in pieces: nothing is seen of it before commit.
 -- @tparam string path
--- @treturn table with write(text), descriptor(), commit(), abandon()
+-- @treturn table with write(text), write_bytes(pointer, bytes), sha256(), descriptor(), commit(),
+-- abandon()
 function M.writer(path)
   local out = ffi.new "oct_writer *[1]"
   call(C.oct_writer_open, out, checked(path))
@@ -157,6 +171,14 @@ function Writer:write_bytes(pointer, bytes)
   call(C.oct_writer_write, handle_of(self), pointer, bytes)
 end
 
+--- The SHA-256 of what has been written so far.
+-- @treturn string 64 hexadecimal digits
+function Writer:sha256()
+  handle_of(self)
+  return M.sha256(self.path .. ".partial")
+end
+
+--- The descriptor, for a library that writes by itself; it remains the writer's.
 function Writer:descriptor()
   call(C.oct_writer_descriptor, kind_out, handle_of(self))
   return kind_out[0]

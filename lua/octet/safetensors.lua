@@ -38,7 +38,8 @@ local function checked(text, what)
 end
 
 local function read_entry(handle, index)
-  call(C.oct_safetensors_info, names_out, names_out + 1, ndim_out, shape_out, bytes_out, handle, index)
+  call(C.oct_safetensors_info, names_out, names_out + 1, ndim_out, shape_out, bytes_out, handle,
+    index)
   local shape = {}
   for i = 1, ndim_out[0] do shape[i] = tonumber(shape_out[i - 1]) end
   return {index = index, name = ffi.string(names_out[0]), type = ffi.string(names_out[1]),
