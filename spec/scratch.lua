@@ -1,5 +1,11 @@
 -- Files and folders that last as long as a spec.
+local ffi = require "ffi"
 local file = require "octet.file"
+
+ffi.cdef [[
+int setenv(const char *name, const char *value, int overwrite);
+int unsetenv(const char *name);
+]]
 
 local M = {}
 local made = {}
@@ -28,6 +34,21 @@ end
 function M.clean()
   for _, folder in ipairs(made) do file.remove_folder(folder) end
   made = {}
+end
+
+--- Hide this machine's data and cache from what looks for data sets; returns what to show again.
+function M.hide_places()
+  local hidden = {data = os.getenv "OCTET_DATA", cache = os.getenv "XDG_CACHE_HOME"}
+  ffi.C.unsetenv "OCTET_DATA"
+  ffi.C.setenv("XDG_CACHE_HOME", M.folder(), 1)
+  return hidden
+end
+
+function M.show_places(hidden)
+  for name, value in pairs {OCTET_DATA = hidden.data or false,
+    XDG_CACHE_HOME = hidden.cache or false} do
+    if value then ffi.C.setenv(name, value, 1) else ffi.C.unsetenv(name) end
+  end
 end
 
 return M
