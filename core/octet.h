@@ -254,6 +254,13 @@ int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *
 int oct_safetensors_writer_save(oct_safetensors_writer *writer, const char *path, int checksums);
 int oct_safetensors_writer_free(oct_safetensors_writer *writer);
 
+/* ---- a run's names --------------------------------------------------------------------------- */
+
+/* Make a folder, those above it as needed; made 0 where something has that name already. */
+int oct_folder_claim(int *made, const char *path);
+/* A second name for a file, on the same file system; a file that had the name is replaced. */
+int oct_file_link(const char *from, const char *to);
+
 /* ---- signals, terminal ---------------------------------------------------------------------- */
 
 /* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
@@ -264,6 +271,87 @@ int oct_catch_signals(int on);
 int oct_signal_seen(int *number);
 /* Width of the terminal behind a file descriptor; 0 where it is none. */
 int oct_terminal_columns(int *columns, int descriptor);
+/* What a descriptor has to give now, `capacity` bytes at most; waits where there is nothing yet.
+ * bytes 0: the end. */
+int oct_read_available(int64_t *bytes, char *buffer, int64_t capacity, int descriptor);
+
+/* ---- text: WordPiece -------------------------------------------------------------------------- */
+
+/* BERT's tokenizer over a vocabulary (vocab.txt: UTF-8, one token a line, its id the line's number
+ * from 0). Read-only once loaded: any number of threads may use it. */
+typedef struct oct_wordpiece oct_wordpiece;
+/* How text is prepared; BERT uncased has them all. SPECIAL: "[SEP]" and its like in a text are
+ * those tokens, as with Hugging Face's tokenizers, instead of three words. */
+enum {
+    OCT_WORDPIECE_LOWER = 1, OCT_WORDPIECE_STRIP_ACCENTS = 2, OCT_WORDPIECE_CHINESE = 4,
+    OCT_WORDPIECE_SPECIAL = 8
+};
+/* flags: a sum of the above. Errors name file and line: an empty line, a token twice, not UTF-8, no
+ * [UNK], [CLS] or [SEP]. The caller frees the result. */
+int oct_wordpiece_load(oct_wordpiece **result, const char *path, int flags);
+int oct_wordpiece_free(oct_wordpiece *wordpiece);
+int oct_wordpiece_size(int64_t *tokens, const oct_wordpiece *wordpiece);
+/* id: -1 where the vocabulary has no such token. */
+int oct_wordpiece_id(int32_t *id, const oct_wordpiece *wordpiece, const char *token, int64_t bytes);
+/* token: the tokenizer's own, valid as long as it is; not ended by a 0 where it holds one. */
+int oct_wordpiece_token(const char **token, int64_t *bytes, const oct_wordpiece *wordpiece,
+                        int64_t id);
+
+/* ---- files: tables -------------------------------------------------------------------------------- */
+
+/* Chosen columns of a TSV or CSV file, whole in memory. TSV as GLUE has it: a quote is a
+ * plain character. CSV: RFC 4180's quotes. A line may end in CR LF; an empty line is passed over,
+ * and so is a byte order mark. */
+typedef struct oct_table oct_table;
+enum { OCT_TABLE_TSV, OCT_TABLE_CSV };
+/* UTF8: all else is an error. WINDOWS_1252: a line that is not UTF-8 is read as Windows-1252. */
+enum { OCT_ENCODING_UTF8, OCT_ENCODING_WINDOWS_1252 };
+/* columns: names of the header's, or, where the file has no header (header 0), places from 1 on,
+ * parted by TABs; they are columns 0, 1, ... of the result. Errors name file and line: a column that
+ * the header lacks, a line with too few columns, not UTF-8, a quote left open, no rows. */
+int oct_table_read(oct_table **result, const char *path, int format, int header, int encoding,
+                   const char *columns);
+int oct_table_free(oct_table *table);
+int oct_table_rows(int64_t *rows, const oct_table *table);
+/* text: the table's own, not ended by a 0. line: where the row begins in the file, from 1. */
+int oct_table_cell(const char **text, int64_t *bytes, int64_t *line, const oct_table *table,
+                   int64_t row, int64_t column);
+/* labels[rows]: the place, from 0, of each cell's text among `names` (parted by TABs). An error
+ * gives file, line, the value and what was expected. */
+int oct_table_labels(int32_t *labels, const oct_table *table, int64_t column, const char *names);
+/* values[rows]: decimal numbers from low to high; the same error. */
+int oct_table_numbers(float *values, const oct_table *table, int64_t column, double low,
+                      double high);
+
+/* ---- text: encoded data sets ------------------------------------------------------------------------ */
+
+/* Token ids of many texts, flat (accounted as OCT_DATA). A row is [CLS] a [SEP], or
+ * [CLS] a [SEP] b [SEP] with token type 1 from b on. */
+typedef struct oct_encoding oct_encoding;
+/* Rows from columns a and b (-1: single texts) of a table. max_length: ids in a row at most, the
+ * special ones included, at least 3; 0: no limit. Pairs lose from the longer text first; what is
+ * then left is halved, and the odd token stays with the longer, or, of two equal ones, with b. */
+int oct_encode_table(oct_encoding **result, const oct_wordpiece *wordpiece, const oct_table *table,
+                     int64_t a, int64_t b, int64_t max_length);
+/* Rows from memory: text i is bytes ends[i - 1] (0 for the first) to ends[i] - 1 of `texts`; with
+ * pairs, texts 2i and 2i + 1 are a and b of row i. count: texts. special 0: without [CLS], [SEP]. */
+int oct_encode_texts(oct_encoding **result, const oct_wordpiece *wordpiece, const char *texts,
+                     const int64_t *ends, int64_t count, int pairs, int64_t max_length, int special);
+int oct_encoding_free(oct_encoding *encoding);
+/* rows, tokens in all, tokens of the longest row. */
+int oct_encoding_size(int64_t *rows, int64_t *tokens, int64_t *longest,
+                      const oct_encoding *encoding);
+/* The encoding's own arrays: ids[tokens], offsets[rows + 1] of each row, and firsts[rows], how many
+ * tokens of a row have type 0. */
+int oct_encoding_arrays(const int32_t **ids, const int64_t **offsets, const int32_t **firsts,
+                        const oct_encoding *encoding);
+/* Tokens of n rows together. */
+int oct_encoding_count(int64_t *tokens, const oct_encoding *encoding, const int32_t *rows,
+                       int64_t n);
+/* Write n rows one behind the other: ids, types and positions (from 0 in each row) [tokens],
+ * offsets[n + 1]. */
+int oct_encoding_pack(int32_t *ids, int32_t *offsets, int32_t *types, int32_t *positions,
+                      const oct_encoding *encoding, const int32_t *rows, int64_t n);
 
 // cdef-end
 

@@ -327,7 +327,7 @@ int oct_fill(oct_tensor *x, double value)
         memset(oct_u8(x), (int)value, (size_t)x->size);
     else if (value == 0) memset(oct_data(x), 0, (size_t)x->size * oct_dtype_bytes(x->dtype));
     else return oct_fail("fill: the value is not one of type %s", oct_dtype_name(x->dtype));
-    x->version++;
+    x->storage->version++;
     return 0;
 }
 
@@ -337,7 +337,7 @@ int oct_uniform(oct_tensor *x, float low, float high)
     if (!(low <= high)) return oct_fail("uniform: the lower bound is above the upper one");
     oct_kernels_now()->uniform(oct_f32(x), x->size, low, high, oct_random_seed(),
                                oct_random_take(OCT_STREAM_INIT, (uint64_t)(x->size + 3) / 4));
-    x->version++;
+    x->storage->version++;
     return 0;
 }
 
@@ -347,6 +347,6 @@ int oct_normal(oct_tensor *x, float mean, float deviation)
     if (!(deviation >= 0)) return oct_fail("normal: the deviation is negative or not a number");
     oct_kernels_now()->normal(oct_f32(x), x->size, mean, deviation, oct_random_seed(),
                               oct_random_take(OCT_STREAM_INIT, (uint64_t)(x->size + 3) / 4));
-    x->version++;
+    x->storage->version++;
     return 0;
 }

@@ -123,9 +123,10 @@ void oct_tensor_drop(oct_tensor *t)
     oct_storage *s = t->storage;
     t->storage = NULL;
     storage_release(s);
-    oct_tensor *grad = t->grad;
-    t->grad = NULL;
+    oct_tensor *grad = t->grad, *rounded = t->rounded;
+    t->grad = t->rounded = NULL;
     oct_tensor_release(grad);
+    oct_tensor_release(rounded);
 }
 
 void oct_tensor_release(oct_tensor *t)
@@ -189,7 +190,7 @@ int oct_tensor_info(int *dtype, int *ndim, int64_t *shape, int64_t *size, int *f
 int oct_tensor_data(void **data, oct_tensor *t)
 {
     OCT_TRY(oct_check(t, "data", "the tensor", -1));
-    t->version++;
+    t->storage->version++;
     *data = oct_data(t);
     return 0;
 }
@@ -242,6 +243,6 @@ int oct_copy(oct_tensor *dst, oct_tensor *src)
         return oct_fail("copy: sizes differ: destination %s, source %s", oct_shape_text(dst),
                         oct_shape_text(src));
     memmove(oct_data(dst), oct_data(src), (size_t)dst->size * oct_dtype_bytes(dst->dtype));
-    dst->version++;
+    dst->storage->version++;
     return 0;
 }

@@ -15,6 +15,7 @@ typedef struct oct_storage {
     atomic_int refs;
     int purpose;                   /* OCT_PARAMETERS ... */
     size_t bytes;
+    uint64_t version;              /* raised by whoever writes into it in place */
     void *data;
 } oct_storage;
 
@@ -32,7 +33,8 @@ struct oct_tensor {
     oct_storage *storage;          /* NULL: released */
     oct_tensor *grad;              /* f32, same shape; NULL where there is none */
     oct_tensor *scope_prev, *scope_next;
-    uint64_t version;              /* raised by whoever writes into the storage in place */
+    oct_tensor *rounded;           /* a parameter's copy in bf16, as of rounded_version */
+    uint64_t rounded_version;
 };
 
 size_t oct_dtype_bytes(int dtype);

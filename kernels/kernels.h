@@ -67,19 +67,23 @@ typedef struct oct_kernels {
     void (*spread)(float *dx, const float *dy, int64_t outer, int64_t size, int64_t inner,
                    float scale, int accumulate);
 
-    /* matmul.c: y[m x n] (+)= op(a) op(b); a is [m x k], or [k x m] where transpose_a; likewise b.
-     * bf16: the products in bf16, the sums in f32. -1 where memory or oneDNN fails. */
-    int (*matmul)(float *y, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
+    /* matmul.c. bf16 1: the two factors hold bf16 and are multiplied as such, the sums are f32;
+     * 0: all is f32. -1 where memory or oneDNN fails. */
+    /* y[n] = x[n] rounded to bf16, to the nearest, ties to even */
+    void (*round_bf16)(uint16_t *y, const float *x, int64_t n);
+    /* y[m x n] (+)= op(a) op(b); a is [m x k], or [k x m] where transpose_a; likewise b */
+    int (*matmul)(float *y, const void *a, const void *b, int64_t m, int64_t n, int64_t k,
                   int transpose_a, int transpose_b, int accumulate, int bf16);
     /* y[rows x out] = f(x[rows x in] w[out x in]' + bias); activation -1: no f, else the unary op,
      * and `z`, where it is not NULL, keeps what f was applied to. `bias` may be NULL. */
-    int (*linear)(float *y, float *z, const float *x, const float *w, const float *bias, int64_t rows,
+    int (*linear)(float *y, float *z, const void *x, const void *w, const float *bias, int64_t rows,
                   int64_t out, int64_t in, int activation, int bf16);
     /* dx[rows x in] (+)= dz w, dw[out x in] (+)= dz' x, dbias[out] (+)= column sums of dz, where
      * dz[rows x out] = dy * f'(z) is built in `dz` (may be dy itself where there is no f). Each of
-     * dx, dw, dbias may be NULL; accumulate bits: 1 dx, 2 dw, 4 dbias. */
+     * dx, dw, dbias may be NULL; accumulate bits: 1 dx, 2 dw, 4 dbias. bf16: x and w hold bf16, and
+     * dz is rounded into workspace. */
     int (*linear_backward)(float *dx, float *dw, float *dbias, float *dz, const float *dy,
-                           const float *z, const float *x, const float *w, int64_t rows, int64_t out,
+                           const float *z, const void *x, const void *w, int64_t rows, int64_t out,
                            int64_t in, int activation, int accumulate, int bf16);
 
     /* norm.c: y = (x - mean) * rstd * gain + shift over rows of `width`; mean and rstd are [rows] */

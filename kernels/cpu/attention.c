@@ -71,7 +71,7 @@ INLINE int64_t visible(const task *t, int64_t query, int64_t key, int64_t keys)
     return before < 0 ? 0 : before < keys ? before : keys;
 }
 
-/* ---- dropout of the probabilities ------------------------------------------------------------------ */
+/* ---- dropout of the probabilities ------------------------------------------------------------ */
 
 /* The half-words for `queries` rows by the block's keys; returns how many a row has. */
 static int64_t draw(const work *w, const task *t, int64_t query, int64_t queries, int64_t key,
@@ -83,8 +83,8 @@ static int64_t draw(const work *w, const task *t, int64_t query, int64_t queries
     int64_t n = 0;
     for (int64_t q = 0; q < queries; q++) {
         const int64_t row = (t->first + query + q) * shape->heads + t->head;
-        const uint64_t offset = shape->dropout.offset
-                              + ((uint64_t)row * (uint64_t)shape->dropout_stride + (uint64_t)key) / 8;
+        const int64_t element = row * shape->dropout_stride + key;
+        const uint64_t offset = shape->dropout.offset + (uint64_t)element / 8;
         for (int64_t b = 0; b < blocks; b++) offsets[n++] = offset + (uint64_t)b;
     }
     for (int i = 0; i < BLOCKS; i++) offsets[n++] = 0;
@@ -98,11 +98,12 @@ static int64_t draw(const work *w, const task *t, int64_t query, int64_t queries
     return blocks * 8;
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 /* Scores to exponents, in place, for one query: e^(score * scale - most), where `most` is at least
  * the largest. *most comes in as that of the blocks before; *sum is these exponents' sum. */
-INLINE void exponents(float *row, int64_t seen, int64_t padded, float scale, float *most, float *sum)
+INLINE void exponents(float *row, int64_t seen, int64_t padded, float scale, float *most,
+                      float *sum)
 {
     vf largest = vf_all(-INFINITY);
     int64_t k = 0;
@@ -127,7 +128,8 @@ INLINE void exponents(float *row, int64_t seen, int64_t padded, float scale, flo
 INLINE void drop_row(float *row, const uint16_t *draws, int64_t padded, const task *t)
 {
     for (int64_t k = 0; k < padded; k += LANES)
-        vf_store(row + k, keep(vf_load(row + k), half_words_at(draws + k), t->threshold, t->keep_scale));
+        vf_store(row + k, keep(vf_load(row + k), half_words_at(draws + k), t->threshold,
+                               t->keep_scale));
 }
 
 /* The queries of one group against one block of keys, which are packed. */
@@ -135,15 +137,16 @@ static void attend(const work *w, const task *t, float *out, float *log_sum, con
                    int64_t query, int64_t queries, int64_t key, int64_t keys)
 {
     const oct_attention_shape *shape = t->shape;
-    const int64_t size = shape->head_size, padded = whole_vectors(keys), width = whole_vectors(size);
+    const int64_t size = shape->head_size;
+    const int64_t padded = whole_vectors(keys), width = whole_vectors(size);
     float correction[GROUP];
     product(w->scores, KEYS, q + query * t->qkv_row, t->qkv_row, 1, w->keys_across, padded, queries,
             padded, size, 0);
     for (int64_t i = 0; i < queries; i++) {
         float *most = log_sum + (query + i) * shape->heads, sum, before = key ? *most : -INFINITY;
         *most = before;
-        exponents(w->scores + i * KEYS, visible(t, query + i, key, keys), padded, shape->scale, most,
-                  &sum);
+        exponents(w->scores + i * KEYS, visible(t, query + i, key, keys), padded, shape->scale,
+                  most, &sum);
         correction[i] = key ? vf_exp(vf_all(before - *most))[0] : 0;
         w->sums[query + i] = key ? w->sums[query + i] * correction[i] + sum : sum;
     }
@@ -172,7 +175,10 @@ static void attend(const work *w, const task *t, float *out, float *log_sum, con
 }
 
 /* Where group `g` of `groups` begins. */
-INLINE int64_t group_start(int64_t g, int64_t groups, int64_t length) { return length * g / groups; }
+INLINE int64_t group_start(int64_t g, int64_t groups, int64_t length)
+{
+    return length * g / groups;
+}
 
 static void forward(const work *w, const task *t, float *out, float *log_sum, const float *qkv)
 {
@@ -190,13 +196,13 @@ static void forward(const work *w, const task *t, float *out, float *log_sum, co
         const int64_t groups = (left + GROUP - 1) / GROUP;
         for (int64_t g = 0; g < groups; g++) {
             const int64_t start = group_start(g, groups, left);
-            attend(w, t, out, log_sum, q, from + start, group_start(g + 1, groups, left) - start, key,
-                   keys);
+            attend(w, t, out, log_sum, q, from + start,
+                   group_start(g + 1, groups, left) - start, key, keys);
         }
     }
 }
 
-/* ---- backward --------------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 /* Scores and dprobabilities of one query become probabilities (dropped out) and dscores. */
 INLINE void gradients(float *scores, float *dscores, const uint16_t *draws, int64_t seen,
@@ -227,11 +233,14 @@ static void attend_backward(const work *w, const task *t, float *dq, const float
                             int64_t key, int64_t keys, int first_group)
 {
     const oct_attention_shape *shape = t->shape;
-    const int64_t size = shape->head_size, padded = whole_vectors(keys), width = whole_vectors(size);
+    const int64_t size = shape->head_size;
+    const int64_t padded = whole_vectors(keys), width = whole_vectors(size);
     pack_rows(w->queries, q + query * t->qkv_row, t->qkv_row, queries, size);
     pack_rows(w->douts, dout + query * t->out_row, t->out_row, queries, size);
-    product(w->scores, KEYS, w->queries, width, 1, w->keys_across, padded, queries, padded, size, 0);
-    product(w->dscores, KEYS, w->douts, width, 1, w->values_across, padded, queries, padded, size, 0);
+    product(w->scores, KEYS, w->queries, width, 1, w->keys_across, padded, queries, padded, size,
+            0);
+    product(w->dscores, KEYS, w->douts, width, 1, w->values_across, padded, queries, padded, size,
+            0);
     const int64_t row = t->threshold ? draw(w, t, query, queries, key, keys) : 0;
     for (int64_t i = 0; i < queries; i++)
         gradients(w->scores + i * KEYS, w->dscores + i * KEYS, row ? w->draws + i * row : NULL,
@@ -255,7 +264,8 @@ static void copy_rows(float *to, int64_t to_row, const float *from, int64_t rows
 {
     const int64_t from_row = whole_vectors(width);
     for (int64_t r = 0; r < rows; r++)
-        FOR_VECTORS(j, width, count, store(to + r * to_row + j, vf_load(from + r * from_row + j), count));
+        FOR_VECTORS(j, width, count,
+                    store(to + r * to_row + j, vf_load(from + r * from_row + j), count));
 }
 
 static void backward(const work *w, const task *t, float *dqkv, const float *dout, const float *qkv,
@@ -292,7 +302,7 @@ static void backward(const work *w, const task *t, float *dqkv, const float *dou
     }
 }
 
-/* ---- the tasks --------------------------------------------------------------------------------------- */
+/* ---- the tasks ------------------------------------------------------------------------------- */
 
 static int64_t longest_sequence(const oct_attention_shape *shape)
 {

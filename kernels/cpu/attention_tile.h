@@ -54,7 +54,7 @@ static void product(float *c, int64_t c_row, const float *a, int64_t a_row, int6
     for (int64_t at = 0; at < width;) {
         const int64_t left = (width - at) / LANES;
         const int vectors = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        const int64_t most = ACCUMULATORS / vectors < MOST_ROWS ? ACCUMULATORS / vectors : MOST_ROWS;
+        const int64_t fit = ACCUMULATORS / vectors, most = fit < MOST_ROWS ? fit : MOST_ROWS;
         const int64_t tiles = (rows + most - 1) / most;
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t first = rows * t / tiles, count = rows * (t + 1) / tiles - first;
@@ -113,7 +113,8 @@ INLINE void transpose_8x8(__m256 r[8])
 }
 
 /* to[width x whole_vectors(rows)] = from[rows x width]', filled up with zeros. */
-static void pack_columns(float *to, const float *from, int64_t from_row, int64_t rows, int64_t width)
+static void pack_columns(float *to, const float *from, int64_t from_row, int64_t rows,
+                         int64_t width)
 {
     const int64_t to_row = whole_vectors(rows);
     for (int64_t i = 0; i < width; i += 8) {

@@ -7,7 +7,7 @@
 #include "kernels/cpu/vector.h"
 #include "kernels/kernels.h"
 
-/* ---- one operand ------------------------------------------------------------------------------ */
+/* ---- one operand ----------------------------------------------------------------------------- */
 
 /* ORDER UNARY: kernels/kernels.h. `op` is a constant wherever this is expanded. */
 INLINE vf value(vf x, int op)
@@ -126,7 +126,7 @@ void KERNEL(unary_backward)(float *dx, const float *dy, const float *x, const fl
     IN_PIECES(n, at, count, slopes_of(dx + at, dy + at, x + at, y + at, count, op, accumulate));
 }
 
-/* ---- activations on rows, for the epilogue of a product ---------------------------------------- */
+/* ---- activations on rows, for the epilogue of a product -------------------------------------- */
 
 INLINE void biased(float *y, float *z, const float *bias, int64_t width, int op)
 {
@@ -151,7 +151,7 @@ void KERNEL(bias_activation)(float *y, float *z, const float *bias, int64_t rows
 {
     for (int64_t row = 0; row < rows; row++, y += width, z = z ? z + width : NULL) {
 #define CALL(constant) biased(y, z, bias, width, constant)
-        if (activation == 0) CALL(-1);
+        if (activation < 0) CALL(-1);
         else FOR_UNARY(activation, CALL)
 #undef CALL
     }
@@ -174,7 +174,7 @@ INLINE void gradients(float *dz, const float *dy, const float *z, int64_t n, int
 void KERNEL(activation_gradient)(float *dz, const float *dy, const float *z, int64_t n,
                                  int activation)
 {
-    if (activation == 0) {
+    if (activation < 0) {
         if (dz != dy) memcpy(dz, dy, (size_t)n * sizeof *dz);
         return;
     }
@@ -183,7 +183,7 @@ void KERNEL(activation_gradient)(float *dz, const float *dy, const float *z, int
 #undef CALL
 }
 
-/* ---- two operands ------------------------------------------------------------------------------ */
+/* ---- two operands ---------------------------------------------------------------------------- */
 
 /* ORDER BINARY: kernels/kernels.h. */
 INLINE vf combine(vf a, vf b, int op)
@@ -280,7 +280,7 @@ void KERNEL(binary)(float *y, const float *a, const float *b, int ndim, const in
     });
 }
 
-/* ---- by a number --------------------------------------------------------------------------------- */
+/* ---- by a number ----------------------------------------------------------------------------- */
 
 static void affine_piece(float *y, const float *x, int64_t n, float scale, float shift)
 {

@@ -7,7 +7,8 @@
 
 enum { STRIP = 64 };               /* columns of a table that one thread has to itself */
 
-void KERNEL(embedding)(float *y, const float *table, const int32_t *ids, int64_t rows, int64_t width)
+void KERNEL(embedding)(float *y, const float *table, const int32_t *ids, int64_t rows,
+                       int64_t width)
 {
     IN_ROWS(rows, width, row,
             memcpy(y + row * width, table + ids[row] * width, (size_t)width * sizeof *y));

@@ -13,8 +13,8 @@ void KERNEL(layer_norm)(float *y, float *mean, float *rstd, const float *x, cons
         const float *from = x + row * width;
         float *to = y + row * width;
         const float middle = (float)(row_sum(from, from, width, vf_all(0)) / (double)width);
-        const double variance = row_square_distance(from, from, width, vf_all(middle)) / (double)width;
-        const float scale = (float)(1 / sqrt(variance + epsilon));
+        const double squares = row_square_distance(from, from, width, vf_all(middle));
+        const float scale = (float)(1 / sqrt(squares / (double)width + epsilon));
         FOR_VECTORS(i, width, count, {
             vf v = (load(from + i, count) - middle) * scale;
             store(to + i, vf_fma(v, load(gain + i, count), load(shift + i, count)), count);
@@ -73,12 +73,8 @@ void KERNEL(layer_norm_backward)(float *dx, float *dgain, float *dshift, const f
         if (wanted) memset(sums, 0, (size_t)(2 * width) * sizeof *sums);
         for (int64_t row = rows * piece / pieces; row < rows * (piece + 1) / pieces; row++) {
             const int64_t at = row * width;
-            if (accumulate & 1)
-                row_backward(dx + at, wanted ? sums : NULL, sums + width, dy + at, x + at, mean[row],
-                             rstd[row], gain, width, 1);
-            else
-                row_backward(dx + at, wanted ? sums : NULL, sums + width, dy + at, x + at, mean[row],
-                             rstd[row], gain, width, 0);
+            row_backward(dx + at, wanted ? sums : NULL, sums + width, dy + at, x + at, mean[row],
+                         rstd[row], gain, width, accumulate & 1);
         }
     });
     if (!wanted) return;
@@ -87,6 +83,7 @@ void KERNEL(layer_norm_backward)(float *dx, float *dgain, float *dshift, const f
         const int64_t from = strip * 64;
         const int64_t count = width - from < 64 ? width - from : 64;
         if (dgain) add_partials(dgain, partial, pieces, width, from, count, accumulate & 2);
-        if (dshift) add_partials(dshift, partial + width, pieces, width, from, count, accumulate & 4);
+        if (dshift)
+            add_partials(dshift, partial + width, pieces, width, from, count, accumulate & 4);
     });
 }

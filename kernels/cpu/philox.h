@@ -52,7 +52,7 @@ INLINE philox_words philox(uint64_t seed, uint32_t stream, uint64_t offset)
     return philox_at(seed, stream, vq_all(offset) + BLOCK_OF_LANE);
 }
 
-/* ---- dropout -------------------------------------------------------------------------------------- */
+/* ---- dropout --------------------------------------------------------------------------------- */
 
 /* An element is dropped where its half-word is below this; 1 to 65536 where p is not 0. */
 INLINE int32_t dropout_threshold(float p) { return (int32_t)((double)p * 65536 + 0.5); }

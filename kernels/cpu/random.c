@@ -7,7 +7,7 @@
 #include "kernels/cpu/pieces.h"
 #include "kernels/kernels.h"
 
-/* ---- dropout -------------------------------------------------------------------------------------- */
+/* ---- dropout --------------------------------------------------------------------------------- */
 
 INLINE void put(float *y, vf v, int64_t n, int accumulate)
 {
@@ -60,9 +60,10 @@ void KERNEL(dropout)(float *y, const float *x, int64_t n, oct_dropout_mask mask,
               drop_piece(y + at, x + at, count, mask, (uint64_t)at, accumulate));
 }
 
-/* ---- uniform and normal ----------------------------------------------------------------------------- */
+/* ---- uniform and normal ---------------------------------------------------------------------- */
 
-static void uniform_piece(float *y, int64_t n, float low, float high, uint64_t seed, uint64_t offset)
+static void uniform_piece(float *y, int64_t n, float low, float high, uint64_t seed,
+                          uint64_t offset)
 {
     /* 24 bits of a word; the product may round up to `high`, which is outside. */
     const vf width = vf_all((high - low) * 0x1p-24f), last = vf_all(nextafterf(high, low));
@@ -82,8 +83,8 @@ void KERNEL(uniform)(float *y, int64_t n, float low, float high, uint64_t seed, 
               uniform_piece(y + at, count, low, high, seed, offset + (uint64_t)at / 4));
 }
 
-/* cos(2 pi w / 2^32), within 2e-7. With a = |w| as a signed number it is -sin(2 pi (a - 2^30) / 2^32),
- * whose argument is within a quarter of a turn of 0. */
+/* cos(2 pi w / 2^32), within 2e-7. With a = |w| as a signed number it is
+ * -sin(2 pi (a - 2^30) / 2^32), whose argument is within a quarter of a turn of 0. */
 INLINE vf cosine_of_turn(vu w)
 {
     vu magnitude = (vu)vi_all(0) - w;
@@ -107,9 +108,11 @@ static void normal_piece(float *y, int64_t n, float mean, float deviation, uint6
         for (int half = 0; half < 2 && i + half * LANES < n; half++) {
             vu word = half ? words.second : words.first;
 #if defined(OCT_ISA_avx512)
-            vu even = (vu)_mm512_moveldup_ps((__m512)word), odd = (vu)_mm512_movehdup_ps((__m512)word);
+            vu even = (vu)_mm512_moveldup_ps((__m512)word);
+            vu odd = (vu)_mm512_movehdup_ps((__m512)word);
 #else
-            vu even = (vu)_mm256_moveldup_ps((__m256)word), odd = (vu)_mm256_movehdup_ps((__m256)word);
+            vu even = (vu)_mm256_moveldup_ps((__m256)word);
+            vu odd = (vu)_mm256_movehdup_ps((__m256)word);
 #endif
             /* The even word is the radius, in (0, 1]; the odd one the angle: cosine, then sine. */
             vf radius = (vi_to_float((vi)(even >> 1)) + 0.5f) * 0x1p-31f;
@@ -121,7 +124,8 @@ static void normal_piece(float *y, int64_t n, float mean, float deviation, uint6
     }
 }
 
-void KERNEL(normal)(float *y, int64_t n, float mean, float deviation, uint64_t seed, uint64_t offset)
+void KERNEL(normal)(float *y, int64_t n, float mean, float deviation, uint64_t seed,
+                    uint64_t offset)
 {
     IN_PIECES(n, at, count,
               normal_piece(y + at, count, mean, deviation, seed, offset + (uint64_t)at / 4));

@@ -38,7 +38,7 @@ static int64_t part_length(int64_t n, int64_t least)
         for (int64_t part_ = 0; part_ < parts_; part_++) total += sums_[part_];                    \
     } while (0)
 
-/* ---- along contiguous elements --------------------------------------------------------------------- */
+/* ---- along contiguous elements --------------------------------------------------------------- */
 
 static double run_sum(const float *x, int64_t n) { return row_sum(x, x, n, vf_all(0)); }
 
@@ -75,7 +75,7 @@ static void reduce_rows(float *y, int32_t *at, const float *x, int64_t outer, in
     IN_ROWS(outer, size, row, y[row] = (float)(run_sum(x + row * size, size) / divisor));
 }
 
-/* ---- down columns ---------------------------------------------------------------------------------- */
+/* ---- down columns ---------------------------------------------------------------------------- */
 
 enum { STRIP = 64, STEP = 64 };    /* columns summed together; rows summed in f32 */
 
@@ -128,7 +128,8 @@ static void reduce_columns(float *y, const float *x, int64_t outer, int64_t size
             const int64_t width = inner - from < STRIP ? inner - from : STRIP;
             double sums[STRIP];
             strip_of_parts(sums, x + o * size * inner + from, size, inner, width);
-            for (int64_t j = 0; j < width; j++) y[o * inner + from + j] = (float)(sums[j] / divisor);
+            float *to = y + o * inner + from;
+            for (int64_t j = 0; j < width; j++) to[j] = (float)(sums[j] / divisor);
         }
         return;
     }
@@ -137,7 +138,8 @@ static void reduce_columns(float *y, const float *x, int64_t outer, int64_t size
         const int64_t width = inner - from < STRIP ? inner - from : STRIP;
         double sums[STRIP];
         strip_sums(sums, x + o * size * inner + from, size, inner, width);
-        for (int64_t j = 0; j < width; j++) y[o * inner + from + j] = (float)(sums[j] / divisor);
+        float *to = y + o * inner + from;
+        for (int64_t j = 0; j < width; j++) to[j] = (float)(sums[j] / divisor);
     });
 }
 
@@ -172,7 +174,7 @@ void KERNEL(reduce)(float *y, int32_t *at, const float *x, int64_t outer, int64_
     else reduce_columns(y, x, outer, size, inner, op == OCT_MEAN ? (double)size : 1);
 }
 
-/* ---- over all elements ----------------------------------------------------------------------------- */
+/* ---- over all elements ----------------------------------------------------------------------- */
 
 static double run_squares(const float *x, int64_t n)
 {
@@ -209,7 +211,7 @@ int KERNEL(all_finite)(const float *x, int64_t n)
     return found == 0;
 }
 
-/* ---- back ------------------------------------------------------------------------------------------- */
+/* ---- back ------------------------------------------------------------------------------------ */
 
 static void spread_number(float *dx, float number, int64_t n, int accumulate)
 {

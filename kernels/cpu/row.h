@@ -1,5 +1,5 @@
-/* row.h - sums over a run of floats, taken the same way everywhere: f32 in 4 * LANES columns over at
- * most RUN elements, then double. */
+/* row.h - sums over a run of floats, taken the same way everywhere: in f32 down 4 * LANES columns
+ * of at most RUN elements, above that in double. */
 #ifndef OCT_ROW_H
 #define OCT_ROW_H
 #include "kernels/cpu/vector.h"
@@ -59,7 +59,7 @@ INLINE float row_greatest(const float *x, int64_t n)
 
 /* Runs the body for each vector of a run of n: from place i on, `count` lanes of it inside the run.
  * The full vectors get a loop of their own. */
-#define FOR_VECTORS(i, n, count, ...)                                                               \
+#define FOR_VECTORS(i, n, count, ...)                                                              \
     do {                                                                                           \
         int64_t i = 0;                                                                             \
         for (; i + LANES <= (n); i += LANES) {                                                     \

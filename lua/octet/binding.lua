@@ -35,8 +35,17 @@ local function load_library()
     .. (reasons[1] and (" (" .. table.concat(reasons, "; ") .. ")") or ""), 0)
 end
 
+ffi.cdef [[
+const char *oct_cdef(void);
+int setenv(const char *name, const char *value, int overwrite);
+]]
+
+-- A worker that waits for the next piece of work spins, some milliseconds by libgomp's default; where
+-- another program wants the core too, the one that has work waits for the one that spins, and a
+-- training step took six times as long. A thousand turns cost nothing on a quiet machine.
+ffi.C.setenv("GOMP_SPINCOUNT", "1000", 0)
+
 local C = load_library()
-ffi.cdef "const char *oct_cdef(void);"
 ffi.cdef(ffi.string(C.oct_cdef()))
 
 --- The C library; held for ever, since finalizers call into it.

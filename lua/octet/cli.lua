@@ -10,7 +10,6 @@
 --       ...
 --     end)
 -- @module octet.cli
-local argparse = require "argparse"
 local nearest = require "octet.nearest"
 
 local M = {}
@@ -143,6 +142,8 @@ local function help_text(o)
 end
 
 local function build(program)
+  local there, argparse = pcall(require, "argparse")
+  if not there then error("the Lua library argparse is missing; ./setup installs it", 0) end
   local parser = argparse(program.command or program.name, program.about)
     :help_max_width(96):usage_max_width(96):usage_margin(2)
   if program.epilog then parser:epilog(program.epilog) end

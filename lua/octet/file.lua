@@ -105,6 +105,19 @@ function M.make_folder(path)
   call(C.oct_folder_make, checked(path))
 end
 
+--- Make a folder that is not there, and those above it.
+-- @tparam string path
+-- @treturn boolean false where something has that name already
+function M.claim_folder(path)
+  call(C.oct_folder_claim, kind_out, checked(path))
+  return kind_out[0] == 1
+end
+
+--- Give a file a second name; a file that had it is replaced.
+function M.link(from, to)
+  call(C.oct_file_link, checked(from), checked(to))
+end
+
 --- The names in a folder, sorted.
 -- @tparam string path
 -- @treturn {string,...}

@@ -26,12 +26,20 @@ function M.save(path, model, optimizer, position)
   })
 end
 
-local function part(file, prefix)
-  local tensors = {}
+--- Read what is stored under a prefix into the tensors of that name, which must be the same ones.
+local function restore(file, prefix, tensors)
   for _, name in ipairs(file:names()) do
-    if name:sub(1, #prefix) == prefix then tensors[name:sub(#prefix + 1)] = file:read(name) end
+    if name:sub(1, #prefix) == prefix and not tensors[name:sub(#prefix + 1)] then
+      error(("%s: tensor %s is left over: this run has none of that name"):format(file.path, name),
+        0)
+    end
   end
-  return tensors
+  for name, tensor in pairs(tensors) do
+    if not file:info(prefix .. name) then
+      error(("%s: tensor %s%s is missing"):format(file.path, prefix, name), 0)
+    end
+    file:read(prefix .. name, tensor)
+  end
 end
 
 local function open(path)
@@ -62,8 +70,9 @@ end
 function M.load(path, model, optimizer)
   local file = open(path)
   local position, random = numbers(file, "position"), numbers(file, "random")
-  model:load(part(file, "model."))
-  optimizer:load {tensors = part(file, "optimizer."), numbers = numbers(file, "optimizer")}
+  restore(file, "model.", model:state())
+  restore(file, "optimizer.", optimizer:state().tensors)
+  optimizer:load {numbers = numbers(file, "optimizer")}
   machine.set_random_state(random)
   file:close()
   return position

@@ -72,12 +72,12 @@ function Fit:report(batch, loss, lr, norm, seconds)
 end
 
 --- Keep all that is needed to go on from here.
-function Fit:checkpoint(name)
+function Fit:checkpoint(is_best)
   local o = self.o
   if not o.run then return end
   local begun = machine.clock()
-  o.run:checkpoint(name or "last", self.position, self.seconds)
-  if not name then self.saved_step = self.position.step end
+  o.run:checkpoint(self.position, self.seconds, is_best)
+  self.saved_step = self.position.step
   if self.bar then self.bar:pause(machine.clock() - begun) end
 end
 
@@ -108,9 +108,7 @@ function Fit:evaluation()
     o.run:scalars(p.step, scalars)
   end
   p.loss_sum, p.loss_count = 0, 0
-  -- The best first: a run that is killed between the two evaluates again and writes both again.
-  if is_best then self:checkpoint "best" end
-  self:checkpoint()
+  self:checkpoint(is_best)
   if self.bar then self.bar:pause(machine.clock() - begun) end
   o.on_evaluation(metrics, epochs, note, self.bar)
   return true

@@ -68,8 +68,8 @@ end
 --- Begin to show a loop.
 -- @tparam table o `total`: how much there is to do; `label`: what stands in front; `unit`: what is
 -- counted ("tokens"); `done`: where a resumed loop begins; and for another screen than standard
--- output: `columns`, a function that gives its width, 0 where it is no terminal; `write`, a function
--- that puts text out; `clock`, seconds
+-- output: `columns`, a function that gives its width, 0 where it is no terminal; `write`, a
+-- function that puts text out; `clock`, seconds
 function M.new(o)
   local self = setmetatable({
     total = o.total, label = o.label or "", unit = o.unit, columns = o.columns or M.columns,

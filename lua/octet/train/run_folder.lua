@@ -54,6 +54,15 @@ function M.open(path)
   return new(path)
 end
 
+--- The folder of a run, made where there is none.
+-- @tparam string path
+-- @treturn table
+-- @treturn boolean was it there?
+function M.open_or_create(path)
+  local made = file.claim_folder(path)
+  return new(path), not made
+end
+
 --- @tparam string name of a file in the folder
 -- @treturn string
 function Run:path(name) return self.folder .. "/" .. name end
@@ -75,7 +84,8 @@ function Run:has_checkpoint() return file.is_file(self:checkpoint_path()) end
 local function count_events(names)
   local highest = 0
   for _, name in ipairs(names) do
-    highest = math.max(highest, tonumber(name:match "^events%.out%.tfevents%.%d+%.octet%.(%d+)$") or 0)
+    local number = name:match "^events%.out%.tfevents%.%d+%.octet%.(%d+)$"
+    highest = math.max(highest, tonumber(number) or 0)
   end
   return highest
 end
@@ -135,15 +145,26 @@ end
 function Run:attach(model, optimizer) self.model, self.optimizer = model, optimizer end
 
 --- Write a checkpoint. The logs reach the disk first: what a checkpoint knows of is there.
--- @tparam string name "last" or "best"
 -- @tparam table position receives the lengths of the logs
 -- @tparam number seconds of training so far. Not in the checkpoint, whose bytes depend on nothing
 -- but the run; in a file of its own, which a run can do without.
-function Run:checkpoint(name, position, seconds)
+-- @tparam[opt] boolean is_best it is the best so far as well
+function Run:checkpoint(position, seconds, is_best)
   self:each_log(function(log) log:flush(true) end)
   position.log_bytes, position.metrics_bytes = self.log_file:size(), self.metrics_file:size()
   file.make_folder(self:path "checkpoint")
-  checkpoint.save(self:checkpoint_path(name), self.model, self.optimizer, position)
+  local last = self:checkpoint_path()
+  if is_best then
+    -- The best first: a run that is killed between the two evaluates again and writes both again.
+    -- Two names share one file, where the file system knows such a thing.
+    local best = self:checkpoint_path "best"
+    checkpoint.save(best, self.model, self.optimizer, position)
+    if not pcall(file.link, best, last) then
+      checkpoint.save(last, self.model, self.optimizer, position)
+    end
+  else
+    checkpoint.save(last, self.model, self.optimizer, position)
+  end
   self:save_json("checkpoint/clock.json", {seconds = seconds})
 end
 
@@ -164,6 +185,12 @@ function Run:close_logs()
   if not self.log_file then return end
   self:each_log(function(log) log:close() end)
   self.log_file, self.metrics_file, self.events_file = nil, nil, nil
+end
+
+--- Remove the checkpoints, which a finished run needs no longer.
+function Run:drop_checkpoints()
+  local path = self:path "checkpoint"
+  if file.is_folder(path) then file.remove_folder(path) end
 end
 
 --- The columns of log.jsonl as arrays, and those of metrics.csv.

@@ -3,8 +3,8 @@
 -- A file is a row of TFRecords: length (8 bytes, little end first), masked CRC-32C of the length,
 -- data, masked CRC-32C of the data. The data is an Event in protobuf's wire format:
 -- wall_time = 1 (double), step = 2 (varint), file_version = 3 (string), summary = 5 (message),
--- session_log = 7 (message); Summary: value = 1 (message); Value: tag = 1 (string), simple_value = 2
--- (float); SessionLog: status = 1 (varint; 1: start).
+-- session_log = 7 (message); Summary: value = 1 (message); Value: tag = 1 (string), simple_value =
+-- 2 (float); SessionLog: status = 1 (varint; 1: start).
 -- @module octet.train.tensorboard
 local bit = require "bit"
 local ffi = require "ffi"

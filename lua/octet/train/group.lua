@@ -1,0 +1,81 @@
+--- Several runs as one: the seeds of a task, the tasks of a table. Each run has its own folder
+-- inside the group's; the group's result.json holds them all and the medians.
+--
+-- A group that was stopped goes on where it was: runs that are finished are taken over, the one
+-- that was cut off is resumed, the others follow.
+-- @module octet.train.group
+local metrics = require "octet.train.metrics"
+local run_folder = require "octet.train.run_folder"
+
+local M = {}
+
+--- Run all members, in their order.
+-- @tparam table folder the group's run folder
+-- @tparam {table,...} members each with `name`, its folder's
+-- @tparam function run run(member, folder, resumed): trains in `folder` and returns its result; or
+-- nil and the signal that ended it. Called for what is not finished.
+-- @tparam function say prints a line
+-- @treturn ?{table,...} the results, in the order of the members; nil where a signal came
+-- @treturn ?number the signal
+function M.run(folder, members, run, say)
+  local results = {}
+  for i, member in ipairs(members) do
+    say(("[%d/%d] %s"):format(i, #members, member.name))
+    local path = folder:path(member.name)
+    local own, resumed = run_folder.open_or_create(path)
+    if own:finished() then
+      results[i] = own:read_json "result.json"
+      say "  finished before"
+    else
+      local result, signal = run(member, own, resumed)
+      if not result then return nil, signal end
+      results[i] = result
+      -- A finished run goes nowhere any more; with ten seeds its checkpoints would be gigabytes.
+      own:drop_checkpoints()
+    end
+  end
+  return results
+end
+
+--- The medians of the results of each task.
+-- @tparam {table,...} results each with `task` and `metrics`
+-- @treturn table by task: `metrics`, the median of each; `runs`, how many there are
+function M.medians(results)
+  local values, medians = {}, {}
+  for _, result in ipairs(results) do
+    local task = values[result.task] or {runs = 0, metrics = {}}
+    values[result.task] = task
+    task.runs = task.runs + 1
+    for name, value in pairs(result.metrics) do
+      task.metrics[name] = task.metrics[name] or {}
+      table.insert(task.metrics[name], value)
+    end
+  end
+  for task, found in pairs(values) do
+    local scores = {}
+    for name, list in pairs(found.metrics) do scores[name] = metrics.median(list) end
+    medians[task] = {metrics = scores, runs = found.runs}
+  end
+  return medians
+end
+
+--- A table as lines of text: the first column to the left, the others to the right.
+-- @tparam {{string,...},...} rows the first is the head
+-- @treturn {string,...}
+function M.table_text(rows)
+  local widths, lines = {}, {}
+  for _, row in ipairs(rows) do
+    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, #cell) end
+  end
+  for _, row in ipairs(rows) do
+    local cells = {}
+    for i, cell in ipairs(row) do
+      local blank = (" "):rep(widths[i] - #cell)
+      cells[i] = i == 1 and cell .. blank or blank .. cell
+    end
+    lines[#lines + 1] = (table.concat(cells, "  "):gsub("%s+$", ""))
+  end
+  return lines
+end
+
+return M

@@ -1,0 +1,258 @@
+local octet = require "octet"
+local file = require "octet.file"
+local fit = require "octet.train.fit"
+local run_folder = require "octet.train.run_folder"
+local checkpoint = require "octet.train.checkpoint"
+local nn, tensor = octet.nn, octet.tensor
+
+local EXAMPLES, BATCH = 22, 4
+local STEPS_PER_EPOCH = 6
+
+-- Momentum in Lua, with state that a checkpoint must carry: stands for any optimizer.
+local function momentum(parameters)
+  local self = {tensors = {}, steps = 0}
+  for _, p in ipairs(parameters) do
+    self.tensors[p.name] = tensor.zeros(p.tensor:shape()):keep()
+  end
+  function self.step(_, lr)
+    self.steps = self.steps + 1
+    local sum = 0
+    for _, p in ipairs(parameters) do
+      local w, m, g = p.tensor:data(), self.tensors[p.name]:data(), p.tensor:grad():data()
+      for i = 0, p.tensor:size() - 1 do
+        sum = sum + g[i] * g[i]
+        m[i] = 0.9 * m[i] + g[i]
+        w[i] = w[i] - lr * m[i] * (1 + 0.01 * self.steps)
+      end
+      p.tensor:zero_grad()
+    end
+    return math.sqrt(sum)
+  end
+  function self.state() return {tensors = self.tensors, numbers = {steps = self.steps}} end
+  function self.load(_, state) self.steps = state.numbers.steps end
+  return self
+end
+
+local folder
+local function scratch(name) return folder .. "/" .. name end
+local function create(name)
+  local run = run_folder.create(scratch(name))
+  run:save_json("config.json", {})
+  return run
+end
+
+--- A run of 3 epochs of 6 steps. `hook(what, position)` is called at each step and evaluation.
+local function train(run, hook, o)
+  o = o or {}
+  octet.seed(7)
+  local model = nn.Sequential(nn.Linear(3, 8, {activation = "tanh"}), nn.Dropout(0.2),
+    nn.Linear(8, 2))
+  local optimizer = momentum(model:parameters())
+  local position, seconds = run:restore(model, optimizer)
+  run:attach(model, optimizer)
+  run:open_logs({"step", "epoch", "train_loss", "accuracy"}, position or fit.beginning())
+  position = position or fit.beginning()
+  local function rows(epoch, number)
+    local xs, ys = {}, {}
+    for i = 1, BATCH do
+      local n = ((number * BATCH + i) * (epoch + 2)) % EXAMPLES
+      xs[i] = {n / EXAMPLES, (n * n) % 5 / 5, 1}
+      ys[i] = n % 2
+    end
+    return {x = xs, y = ys, tokens = 10 + number, examples = BATCH}
+  end
+  local result = fit.fit {
+    batches = function(epoch, first)
+      local number = first
+      return function()
+        if number >= STEPS_PER_EPOCH then return nil end
+        number = number + 1
+        return rows(epoch, number)
+      end
+    end,
+    loss = function(batch)
+      if hook then hook("step", position) end
+      local loss = nn.cross_entropy(model(tensor.from(batch.x, {BATCH, 3})),
+        tensor.from(batch.y, {BATCH}, "i32"))
+      if o.nan_at == position.step + 1 then loss = loss * (0 / 0) end
+      return loss
+    end,
+    update = function(lr) return optimizer:step(lr) end,
+    lr = function(step) return 0.1 / step end,
+    evaluate = function(stop)
+      if hook then hook("evaluation", position) end
+      if stop() then return nil end
+      model:eval()
+      local score = octet.scope(function()
+        return octet.no_grad(function()
+          return model(tensor.from(rows(1, 1).x, {BATCH, 3})):softmax():data()[0]
+        end)
+      end)
+      model:train()
+      return {accuracy = score}
+    end,
+    metric = "accuracy", steps_per_epoch = STEPS_PER_EPOCH, epochs = 3, steps = o.steps,
+    evaluate_every = o.evaluate_every, checkpoint_every = o.checkpoint_every,
+    position = position, seconds = seconds, run = run,
+  }
+  run:close_logs()
+  return result
+end
+
+local function send(name) io.popen("kill -" .. name .. " $PPID"):close() end
+
+local KEPT = {"log.jsonl", "metrics.csv", "checkpoint/last.safetensors",
+  "checkpoint/best.safetensors"}
+
+local function bytes_of(run)
+  local all = {}
+  for _, name in ipairs(KEPT) do all[name] = file.sha256(run:path(name)) end
+  return all
+end
+
+before_each(function()
+  -- In memory where the system has such a place: the loop waits for the disk at each checkpoint.
+  folder = (file.is_folder "/dev/shm" and "/dev/shm" or "/tmp") .. os.tmpname():gsub("^/tmp", "")
+  os.remove(folder)
+end)
+after_each(function() file.remove_folder(folder) end)
+
+describe("a training loop", function()
+  it("logs each step, scores each epoch, and keeps the last and the best checkpoint", function()
+    local run = create "a"
+    local result = train(run)
+    assert.equal(18, result.steps)
+    assert.equal(3, result.epochs)
+    assert.is_nil(result.interrupted)
+    local log, metrics = run:history()
+    assert.equal(18, #log.loss)
+    assert.same({6, 12, 18}, metrics.step)
+    assert.same({1, 2, 3}, metrics.epoch)
+    assert.equal(0.1 / 18, log.lr[18])
+    assert.equal(18, checkpoint.position(run:checkpoint_path()).step)
+    assert.equal(result.best.step, checkpoint.position(run:checkpoint_path "best").step)
+    assert.equal(3 * 10 * 6 + 3 * 21, result.tokens)
+  end)
+
+  it("stops after as many steps as asked, and scores there", function()
+    local run = create "a"
+    local result = train(run, nil, {steps = 8})
+    assert.equal(8, result.steps)
+    local _, metrics = run:history()
+    assert.same({6, 8}, metrics.step)
+  end)
+
+  it("scores in between where asked", function()
+    local run = create "a"
+    train(run, nil, {evaluate_every = 4})
+    local _, metrics = run:history()
+    assert.same({4, 6, 8, 12, 16, 18}, metrics.step)
+  end)
+
+  it("gives the same bytes whether it was stopped by a signal anywhere or not", function()
+    local whole = create "whole"
+    train(whole, nil, {evaluate_every = 4})
+    local expected = bytes_of(whole)
+    for _, stop_at in ipairs {0, 3, 4, 5, 6, 13, 17} do
+      for _, what in ipairs {"step", "evaluation"} do
+        local run = create(what .. stop_at)
+        local sent = false
+        local result = train(run, function(kind, position)
+          if not sent and kind == what and position.step >= stop_at then
+            sent = true
+            send "TERM"
+          end
+        end, {evaluate_every = 4})
+        if sent and not (result.steps == 18 and not result.interrupted) then
+          assert.equal(15, result.interrupted)
+          result = train(run_folder.open(scratch(what .. stop_at)), nil, {evaluate_every = 4})
+        end
+        assert.is_nil(result.interrupted)
+        assert.same(expected, bytes_of(run))
+      end
+    end
+  end)
+
+  it("gives the same bytes where it was killed, however far behind its checkpoint is", function()
+    local whole = create "whole"
+    train(whole, nil, {checkpoint_every = 5})
+    local expected = bytes_of(whole)
+    for kill_at = 0, 17, 4 do
+      local run = create("killed" .. kill_at)
+      assert.has_error(function()
+        train(run, function(_, position)
+          if position.step == kill_at then
+            run:each_log(function(log) log:flush() end)
+            error("killed", 0)
+          end
+        end, {checkpoint_every = 5})
+      end, "killed")
+      run:close_logs()
+      train(run_folder.open(scratch("killed" .. kill_at)), nil, {checkpoint_every = 5})
+      assert.same(expected, bytes_of(run))
+    end
+  end)
+
+  it("stops at a loss that is not a number, names the step, and keeps the last good checkpoint",
+    function()
+      local run = create "a"
+      local ok, err = pcall(train, run, nil, {nan_at = 9})
+      assert.is_false(ok, err)
+      assert.matches("^the loss is %-?nan at step 9 %(epoch 2%): .*the last good checkpoint, "
+        .. "of step 6, is kept in " .. run:path "checkpoint":gsub("%p", "%%%0"), err)
+      assert.equal(6, checkpoint.position(run:checkpoint_path()).step)
+      assert.is_nil(err:find "\n")
+    end)
+
+  it("leaves no tensor behind", function()
+    collectgarbage() collectgarbage()
+    local before = octet.live_tensors()
+    train(create "a")
+    collectgarbage() collectgarbage()
+    assert.equal(before, octet.live_tensors())
+  end)
+end)
+
+describe("a run's folder", function()
+  it("is never one that exists", function()
+    create "a"
+    assert.has_error(function() create "a" end,
+      ("--out: %s exists already; name a new folder, or go on with --resume %s"):format(
+        scratch "a", scratch "a"))
+  end)
+
+  it("cannot be resumed where there is none, or none of a run", function()
+    assert.error_matches(function() run_folder.open(scratch "none") end, "there is no folder ")
+    file.make_folder(scratch "empty")
+    assert.error_matches(function() run_folder.open(scratch "empty") end, "it has no config.json")
+  end)
+end)
+
+describe("a checkpoint", function()
+  it("is refused where a bit of it has flipped, where it is cut short, where it is another file",
+    function()
+      local run = create "a"
+      train(run, nil, {steps = 3})
+      local path = run:checkpoint_path()
+      local text = file.read(path)
+      local flipped = text:sub(1, -2) .. string.char(bit.bxor(text:byte(-1), 1))
+      for _, damaged in ipairs {flipped, text:sub(1, -2), text:sub(1, 100), ""} do
+        file.save(path, damaged)
+        local ok, err = pcall(train, run_folder.open(scratch "a"))
+        assert.is_false(ok, err)
+        assert.is_nil(err:find "\n")
+      end
+      octet.safetensors.save(path, {x = tensor.zeros {2}})
+      assert.error_matches(function() train(run_folder.open(scratch "a")) end,
+        "is no checkpoint of this version of Octet")
+    end)
+
+  it("of another shape is refused by name", function()
+    local run = create "a"
+    local model = nn.Linear(2, 2)
+    file.make_folder(run:path "checkpoint")
+    checkpoint.save(run:checkpoint_path(), model, momentum(model:parameters()), {step = 1})
+    assert.error_matches(function() train(run_folder.open(scratch "a")) end,
+      "tensor model.* is left over")
+  end)
+end)
