@@ -230,7 +230,7 @@ end
 --- As @{try}, but a failure is an error.
 function M.fetch(url, options)
   local headers, why = M.try(url, options)
-  if not headers then error("download: " .. why, 2) end
+  if not headers then error("download: " .. why, 0) end
   return headers
 end
 
