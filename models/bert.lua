@@ -161,26 +161,29 @@ local LAYER_PARTS = {
 
 --- The weights under Hugging Face's names ("bert.encoder.layer.0...", "classifier.weight"). They
 -- share memory with the model: copying into them loads it.
+-- @tparam[opt] function pick tensor to list for a parameter in its place, e.g. its gradient
 -- @treturn {{name=string, tensor=tensor},...}
-function M.Classifier:hugging_face_state()
+function M.Classifier:hugging_face_state(pick)
+  pick = pick or function(parameter) return parameter end
   local list = {}
   local function add(name, t) list[#list + 1] = {name = name, tensor = t} end
   local function add_layer(name, layer)
-    add(name .. ".weight", layer.weight)
-    add(name .. ".bias", layer.bias)
+    add(name .. ".weight", pick(layer.weight))
+    add(name .. ".bias", pick(layer.bias))
   end
   local encoder = self.encoder
   for _, pair in ipairs(EMBEDDINGS) do
-    add("bert.embeddings." .. pair[2] .. ".weight", encoder[pair[1]].weight)
+    add("bert.embeddings." .. pair[2] .. ".weight", pick(encoder[pair[1]].weight))
   end
   add_layer("bert.embeddings.LayerNorm", encoder.norm)
   local width = self.config.hidden_size
   for i = 1, #encoder.layers do
     local layer, prefix = encoder.layers[i], ("bert.encoder.layer.%d."):format(i - 1)
+    local qkv_weight, qkv_bias = pick(layer.qkv.weight), pick(layer.qkv.bias)
     for j, name in ipairs {"query", "key", "value"} do
       local first = (j - 1) * width + 1
-      add_layer(prefix .. "attention.self." .. name,
-        {weight = layer.qkv.weight:rows(first, width), bias = layer.qkv.bias:rows(first, width)})
+      add(prefix .. "attention.self." .. name .. ".weight", qkv_weight:rows(first, width))
+      add(prefix .. "attention.self." .. name .. ".bias", qkv_bias:rows(first, width))
     end
     for _, pair in ipairs(LAYER_PARTS) do add_layer(prefix .. pair[2], layer[pair[1]]) end
   end

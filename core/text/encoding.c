@@ -236,7 +236,7 @@ int oct_encoding_arrays(const int32_t **ids, const int64_t **offsets, const int3
     return 0;
 }
 
-/* ---- batches -------------------------------------------------------------------------------------------- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 int oct_encoding_count(int64_t *tokens, const oct_encoding *e, const int32_t *rows, int64_t n)
 {

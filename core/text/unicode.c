@@ -12,7 +12,7 @@
 
 typedef struct range { int32_t first, last; } range;
 
-/* ---- classes, beyond ASCII ---------------------------------------------------------------------- */
+/* ---- classes, beyond ASCII ------------------------------------------------------------------- */
 
 static const range dropped[] = {
     {0x80, 0x9F}, {0xAD, 0xAD}, {0x600, 0x605}, {0x61C, 0x61C}, {0x6DD, 0x6DD}, {0x70F, 0x70F},
@@ -164,23 +164,41 @@ int oct_char_class(int32_t character)
     return OCT_CHAR_PLAIN;
 }
 
-/* ---- decomposition and lower case ---------------------------------------------------------------- */
+/* ---- decomposition and lower case ------------------------------------------------------------ */
 
-/* Characters that Unicode 13 and later decompose, and the tokenizers' older tables do not. */
-static const range undecomposed[] = {
+/* Likewise pinned: characters that Unicode 13 and later decompose, and marks of Unicode 9 and
+ * later, which are starters to the tokenizers' older tables. Both sorted. */
+static const range newer_composites[] = {
     {0x105C9, 0x105C9}, {0x105E4, 0x105E4}, {0x11383, 0x11385}, {0x1138E, 0x11391},
     {0x113C5, 0x113C8}, {0x11938, 0x11938}, {0x16121, 0x16128}, {0x16D68, 0x16D6A},
 };
+static const range newer_marks[] = {
+    {0x7FD, 0x7FD}, {0x897, 0x89F}, {0x8CA, 0x8D3}, {0x9FE, 0x9FE}, {0xC3C, 0xC3C}, {0xD3B, 0xD3C},
+    {0xEBA, 0xEBA}, {0x1715, 0x1715}, {0x1ABF, 0x1ADD}, {0x1AE0, 0x1AEB}, {0x1DF6, 0x1DFA},
+    {0xA82C, 0xA82C}, {0x10D24, 0x10D27}, {0x10D69, 0x10D6D}, {0x10EAB, 0x10EAC},
+    {0x10EFA, 0x10EFB}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x113CE, 0x113D0}, {0x113E1, 0x113E2},
+    {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x1193D, 0x1193E}, {0x11943, 0x11943},
+    {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99},
+    {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
+    {0x1612F, 0x1612F}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
+    {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1E5EE, 0x1E5EF},
+    {0x1E6E3, 0x1E6E3}, {0x1E6E6, 0x1E6E6}, {0x1E6EE, 0x1E6EF}, {0x1E6F5, 0x1E6F5},
+};
+
+static int is_in(const range *ranges, size_t count, int32_t character)
+{
+    for (size_t i = 0; i < count && ranges[i].first <= character; i++)
+        if (character <= ranges[i].last) return 1;
+    return 0;
+}
 
 int oct_char_decompose(int32_t character, int32_t out[8])
 {
-    for (size_t i = 0; character >= undecomposed[0].first &&
-                       i < sizeof undecomposed / sizeof *undecomposed; i++)
-        if (undecomposed[i].first <= character && character <= undecomposed[i].last) {
-            out[0] = character;
-            return 1;
-        }
     int last = 0;
+    out[0] = character;
+    if (is_in(newer_composites, sizeof newer_composites / sizeof *newer_composites, character))
+        return 1;
     utf8proc_ssize_t n = utf8proc_decompose_char(character, out, 8, UTF8PROC_DECOMPOSE, &last);
     if (n >= 1 && n <= 8) return (int)n;
     out[0] = character;
@@ -189,7 +207,9 @@ int oct_char_decompose(int32_t character, int32_t out[8])
 
 int oct_char_combining(int32_t character)
 {
-    return utf8proc_get_property(character)->combining_class;
+    int class = utf8proc_get_property(character)->combining_class;
+    if (class && is_in(newer_marks, sizeof newer_marks / sizeof *newer_marks, character)) return 0;
+    return class;
 }
 
 /* Capital letters that an older utf8proc (2.8, Unicode 14) does not know: the small one of each is
@@ -217,7 +237,7 @@ int oct_char_lower(int32_t character, int32_t out[2])
     return 1;
 }
 
-/* ---- UTF-8 ----------------------------------------------------------------------------------------- */
+/* ---- UTF-8 ----------------------------------------------------------------------------------- */
 
 int64_t oct_utf8_check(const char *text, int64_t bytes)
 {

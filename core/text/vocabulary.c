@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "core/error.h"
-#include "core/file/content.h"
+#include "core/octet.h"
 #include "core/memory.h"
 #include "core/random.h"
 #include "core/text/unicode.h"
@@ -77,7 +77,7 @@ static int cut(oct_vocabulary *v, int64_t bytes, const char *path)
 static int build(oct_vocabulary *v, const char *path)
 {
     int64_t bytes;
-    OCT_TRY(oct_content_read(&v->text, &bytes, path));
+    OCT_TRY(oct_file_load(&v->text, &bytes, path, -1));
     int64_t bad = oct_utf8_check(v->text, bytes);
     if (bad < bytes) {
         int64_t line = 1;
@@ -89,7 +89,8 @@ static int build(oct_vocabulary *v, const char *path)
     if (bytes > 0 && v->text[bytes - 1] != '\n') v->size++;
     if (v->size == 0) return oct_fail("%s: empty, expected a vocabulary of one token a line", path);
     if (v->size > INT32_MAX)
-        return oct_fail("%s: %lld tokens, expected at most %d", path, (long long)v->size, INT32_MAX);
+        return oct_fail("%s: %lld tokens, expected at most %d", path, (long long)v->size,
+                        INT32_MAX);
     v->starts = oct_malloc((size_t)v->size * sizeof *v->starts);
     v->lengths = oct_malloc((size_t)v->size * sizeof *v->lengths);
     if (!v->starts || !v->lengths) return -1;

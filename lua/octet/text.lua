@@ -7,8 +7,13 @@
 local ffi = require "ffi"
 local binding = require "octet.binding"
 
-local C, check = binding.C, binding.check
+local C = binding.C
 local M = {}
+
+--- What is wrong lies in a file or a text: the error names no place in a program.
+local function check(status)
+  binding.check(status, -1)
+end
 
 --- A tokenizer over a vocabulary. Ids are 0-based, as in vocab.txt.
 -- @type WordPiece
@@ -83,7 +88,7 @@ local function encode_texts(self, texts, pairs_of, max_length, special)
   end
   local result = encoding_pointer()
   check(C.oct_encode_texts(result, self.handle, table.concat(texts), ends, #texts,
-    pairs_of and 1 or 0, max_length or 0, special == false and 0 or 1), 3)
+    pairs_of and 1 or 0, max_length or 0, special == false and 0 or 1))
   return ffi.gc(result[0], C.oct_encoding_free)
 end
 

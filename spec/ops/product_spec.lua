@@ -1,0 +1,130 @@
+local octet = require "octet"
+local check = require "spec.ops.check"
+
+local C, tensor = require("octet.binding").C, octet.tensor
+
+--- op(a) op(b), a and b flat tables; m, n, k of the product.
+local function product(a, b, m, n, k, transpose_a, transpose_b)
+  local y = {}
+  for i = 0, m - 1 do
+    for j = 0, n - 1 do
+      local sum = 0
+      for l = 0, k - 1 do
+        local left = transpose_a and a[l * m + i + 1] or a[i * k + l + 1]
+        local right = transpose_b and b[j * k + l + 1] or b[l * n + j + 1]
+        sum = sum + left * right
+      end
+      y[i * n + j + 1] = sum
+    end
+  end
+  return y
+end
+
+describe("a matrix product", function()
+  for _, transposed in ipairs {{false, false}, {true, false}, {false, true}, {true, true}} do
+    local transpose_a, transpose_b = unpack(transposed)
+    local name = ("of %s and %s"):format(transpose_a and "a'" or "a", transpose_b and "b'" or "b")
+    it(name .. " is its formula, and its gradients the formula's", function()
+      for _, sizes in ipairs {{1, 1, 1}, {1, 7, 3}, {5, 4, 33}, {17, 3, 2}} do
+        local m, n, k = unpack(sizes)
+        check.op{
+          inputs = {{check.values(m * k, -1, 1, 1), transpose_a and {k, m} or {m, k}},
+            {check.values(k * n, -1, 1, 2), transpose_b and {n, k} or {k, n}}},
+          op = function(a, b)
+            return a:matmul(b, {transpose_a = transpose_a, transpose_b = transpose_b})
+          end,
+          formula = function(a, b) return product(a, b, m, n, k, transpose_a, transpose_b) end,
+          forward = 3e-6}
+      end
+    end)
+  end
+
+  it("gives the same bits with two threads on large matrices", function()
+    local a, b = tensor.new({130, 140}):normal_(), tensor.new({140, 150}):normal_()
+    octet.set_threads(1)
+    local y = a:matmul(b):totable()
+    octet.set_threads(2)
+    assert.same(y, a:matmul(b):totable())
+  end)
+
+  it("refuses matrices that do not fit, and gives both shapes", function()
+    assert.error_matches(function() tensor.zeros({2, 3}):matmul(tensor.zeros({4, 5})) end,
+      "%[2 x 3%].*%[4 x 5%]")
+  end)
+end)
+
+describe("a linear layer", function()
+  local ACTIVATIONS = {
+    none = {-1, function(x) return x end},
+    relu = {C.OCT_OP_RELU, function(x) return math.max(x, 0) end},
+    tanh = {C.OCT_OP_TANH, math.tanh},
+    sigmoid = {C.OCT_OP_SIGMOID, function(x) return 1 / (1 + math.exp(-x)) end},
+    silu = {C.OCT_OP_SILU, function(x) return x / (1 + math.exp(-x)) end},
+    neg = {C.OCT_OP_NEG, function(x) return -x end},
+    gelu = {C.OCT_OP_GELU, function(x)
+      -- x times the normal distribution's share below x, by its series.
+      local term, sum = x, x
+      for i = 1, 60 do
+        term = term * x * x / (2 * i + 1)
+        sum = sum + term
+      end
+      return x * (0.5 + sum * math.exp(-x * x / 2) / math.sqrt(2 * math.pi))
+    end},
+  }
+
+  local function linear(x, w, bias, code)
+    tensor.call(C.oct_linear, tensor.out, x, w, bias, code)
+    return tensor.take()
+  end
+
+  local function formula(rows, outputs, inputs, f)
+    return function(x, w, bias)
+      local y = product(x, w, rows, outputs, inputs, false, true)
+      for i = 1, #y do y[i] = f(y[i] + (bias and bias[(i - 1) % outputs + 1] or 0)) end
+      return y
+    end
+  end
+
+  for name, activation in pairs(ACTIVATIONS) do
+    local code, f = unpack(activation)
+    it("with activation " .. name .. " is its formula, and its gradients the formula's", function()
+      for _, sizes in ipairs {{1, 1, 1}, {3, 7, 5}, {2, 33, 4}, {70, 3, 2}} do
+        local rows, outputs, inputs = unpack(sizes)
+        local o = {
+          inputs = {{check.values(rows * inputs, -1.5, 1.5, 1), {rows, inputs}},
+            {check.values(outputs * inputs, -1, 1, 2), {outputs, inputs}},
+            {check.values(outputs, -1, 1, 3), {outputs}}},
+          op = function(x, w, bias) return linear(x, w, bias, code) end,
+          formula = formula(rows, outputs, inputs, f), forward = 2e-6, backward = 2e-5}
+        check.op(o)
+        o.inputs[3] = nil
+        check.op(o)
+      end
+    end)
+  end
+
+  it("gives the same bits with two threads on many rows", function()
+    local code, f = unpack(ACTIVATIONS.gelu)
+    check.op{probes = 4, forward = 4e-6, backward = 1e-4,
+      inputs = {{check.values(300 * 20, -1, 1, 1), {300, 20}},
+        {check.values(70 * 20, -0.5, 0.5, 2), {70, 20}}, {check.values(70, -1, 1, 3), {70}}},
+      op = function(x, w, bias) return linear(x, w, bias, code) end,
+      formula = formula(300, 70, 20, f)}
+  end)
+
+  it("takes x of any number of dimensions", function()
+    local x, w = tensor.ones({2, 3, 4}), tensor.ones({5, 4})
+    assert.same({2, 3, 5}, linear(x, w, nil, -1):shape())
+  end)
+
+  it("in bf16 multiplies rounded factors and sums in f32", function()
+    if not octet.has_bf16() then pending "this processor does not multiply bf16" end
+    local x = tensor.from(check.values(6 * 40, -1, 1, 1), {6, 40})
+    local w = tensor.from(check.values(5 * 40, -1, 1, 2), {5, 40})
+    local expected = formula(6, 5, 40, math.tanh)(x:to("bf16"):totable(), w:to("bf16"):totable())
+    octet.set_precision "bf16"
+    local y = linear(x, w, nil, C.OCT_OP_TANH):totable()
+    octet.set_precision "f32"
+    check.near(y, expected, 2e-6, "bf16")
+  end)
+end)
