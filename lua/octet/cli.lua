@@ -217,6 +217,9 @@ function M.parse(arguments, program)
   local values, given = {}, {}
   for name, o in pairs(by_name) do
     local field = name:gsub("-", "_")
+    if o.required and result[name] == nil then
+      error(("--%s is missing: %s"):format(name, o.help), 0)
+    end
     values[field] = result[name]
     if result[name] ~= nil then given[field] = true end
     if values[field] == nil then values[field] = o.default end

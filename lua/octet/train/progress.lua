@@ -3,6 +3,7 @@
 -- @module octet.train.progress
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local lines = require "octet.lines"
 
 local M = {}
 
@@ -55,9 +56,8 @@ end
 --- Put text on standard output, at once, and make sure that it got there.
 -- @tparam string text
 function M.write(text)
-  local ok, reason = io.stdout:write(text)
-  if ok then ok, reason = io.stdout:flush() end
-  if not ok then error("standard output: " .. tostring(reason), 0) end
+  lines.write(text)
+  lines.flush()
 end
 
 local function clock()
