@@ -32,7 +32,7 @@ function M.model(folder, options)
   file.save(folder .. "/vocab.txt", table.concat(tokens, "\n") .. "\n")
   local config = {
     model_type = "bert", vocab_size = #tokens, hidden_size = 32, num_hidden_layers = 2,
-    num_attention_heads = 4, intermediate_size = 64, max_position_embeddings = 64,
+    num_attention_heads = 4, intermediate_size = 128, max_position_embeddings = 64,
     hidden_dropout_prob = options.dropout or 0.1,
     attention_probs_dropout_prob = options.dropout or 0.1,
   }

@@ -70,7 +70,10 @@ end
 --- Write the step down, and show it.
 function Fit:report(batch, loss, lr, norm, seconds)
   local o, p = self.o, self.position
-  self.recent_loss = self.recent_loss and 0.95 * self.recent_loss + 0.05 * loss or loss
+  -- A moving average, with as much weight on the past as there is past.
+  self.seen = (self.seen or 0) + 1
+  local weight = math.max(0.05, 1 / self.seen)
+  self.recent_loss = (1 - weight) * (self.recent_loss or 0) + weight * loss
   if o.run then
     o.run:log {step = p.step, epoch = p.epoch + 1, loss = single(loss), lr = lr,
       grad_norm = single(norm), tokens = p.tokens}

@@ -98,9 +98,11 @@ end
 function M.state_text(report)
   local first = ("optimizer state: %s, %.2f bytes a parameter"):format(M.bytes_text(report.bytes),
     report.bytes / math.max(1, report.elements))
-  if report.elements_8 == 0 then return {first .. " (32-bit; 8-bit state takes about 2)"} end
-  local lines = {("%s; 32-bit state would take %s, so %s are saved"):format(first,
-    M.bytes_text(report.bytes_if_32), M.bytes_text(report.bytes_if_32 - report.bytes))}
+  local lines = {first}
+  if report.elements_8 > 0 then
+    lines[1] = ("%s; 32-bit state would take %s, so %s are saved"):format(first,
+      M.bytes_text(report.bytes_if_32), M.bytes_text(report.bytes_if_32 - report.bytes))
+  end
   local groups, order = {}, {}
   for _, p in ipairs(report.kept_32) do
     local group = groups[p.why]
@@ -115,8 +117,8 @@ function M.state_text(report)
     local group = groups[why]
     local names = #group <= 3 and table.concat(group, ", ")
       or ("%s, %s, ... %s"):format(group[1], group[2], group[#group])
-    lines[#lines + 1] = ("  at 32 bits, being %s: %d tensors with %s of %s parameters (%s)"):format(
-      why, #group, progress.count_text(group.elements), progress.count_text(report.elements), names)
+    lines[#lines + 1] = ("  at 32 bits (%s): %s of %s parameters, in %d tensors: %s"):format(why,
+      progress.count_text(group.elements), progress.count_text(report.elements), #group, names)
   end
   return lines
 end
