@@ -353,6 +353,56 @@ int oct_encoding_count(int64_t *tokens, const oct_encoding *encoding, const int3
 int oct_encoding_pack(int32_t *ids, int32_t *offsets, int32_t *types, int32_t *positions,
                       const oct_encoding *encoding, const int32_t *rows, int64_t n);
 
+/* ---- optimizers --------------------------------------------------------------------------------- */
+
+/* Parameters and their state. Adam: weight decay is added to the gradient; AdamW: it is apart. */
+typedef struct oct_optim oct_optim;
+enum { OCT_ADAM, OCT_ADAMW, OCT_OPTIM_RULES };
+/* What 8-bit state holds. OCTET: m to the nearest value of the signed dynamic map, sqrt(v) in the
+ * unsigned one, rounded by chance. PAPER: m, and v itself, both to the nearest. */
+enum { OCT_FORMAT_OCTET, OCT_FORMAT_PAPER, OCT_FORMATS };
+/* State tensors of a parameter. 32-bit: M and V, f32 of the parameter's shape. 8-bit: M and V are
+ * codes, u8 of that shape; their ABSMAX f32, one for each block of elements. */
+enum { OCT_STATE_M, OCT_STATE_V, OCT_STATE_M_ABSMAX, OCT_STATE_V_ABSMAX, OCT_STATE_TENSORS };
+int oct_optim_new(oct_optim **out, int rule);
+/* Frees the state too. NULL is fine. */
+int oct_optim_free(oct_optim *optim);
+/* Add a parameter (f32; kept alive from here on) with state of zeros. group: 0 .. 4095, says which
+ * numbers of oct_optim_group hold for it. bits: 32 or 8. block: elements, a power of two of 32 to
+ * 4096. Errors name it by `name`; one that was added before, or overlaps one, is refused. */
+int oct_optim_add(oct_optim *optim, oct_tensor *parameter, const char *name, int group, int bits,
+                  int format, int64_t block);
+/* lr and weight_decay 0 or more, betas 0 to below 1, epsilon above 0. */
+int oct_optim_group(oct_optim *optim, int group, double lr, double beta1, double beta2,
+                    double epsilon, double weight_decay);
+/* Of all gradients together: their norm, in double, without the elements that are not finite, and how
+ * many those are. */
+int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *optim);
+/* One step of every parameter that has a gradient, which is multiplied with grad_scale. An element
+ * whose gradient is not finite, or squares to 2^126 or more, is left as it is, state and all;
+ * left_out: how many. Gradients stay. */
+int oct_optim_step(int64_t *left_out, oct_optim *optim, double grad_scale);
+/* All gradients count as zero. */
+int oct_optim_zero_grad(oct_optim *optim);
+/* A new handle on a state tensor of the parameter added as number `index` (0-based); *out NULL where
+ * it has none. */
+int oct_optim_state(oct_tensor **out, oct_optim *optim, int64_t index, int which);
+/* Steps that a parameter has made; set: -1 leaves them. */
+int oct_optim_steps(int64_t *steps, oct_optim *optim, int64_t index, int64_t set);
+/* To be called when state has been read from outside: no number in it may be one that no step
+ * leaves. */
+int oct_optim_check(oct_optim *optim);
+/* Specs only: 1 uses the scalar twins of the kernels. */
+int oct_optim_reference(oct_optim *optim, int on);
+/* The 256 values of the dynamic map, ascending. */
+int oct_quantization_map(float *values, int is_signed);
+/* x[n] to codes[n] and absmax[(n + block - 1) / block] by the dynamic map, nearest; and back.
+ * reference 1: by the scalar twins. */
+int oct_quantize(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
+                 int is_signed, int reference);
+int oct_dequantize(float *x, const uint8_t *codes, const float *absmax, int64_t n, int64_t block,
+                   int is_signed, int reference);
+
 // cdef-end
 
 #pragma GCC visibility pop

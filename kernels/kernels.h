@@ -8,6 +8,8 @@
 #define OCT_KERNELS_H
 #include <stdint.h>
 
+#include "kernels/optim.h"
+
 /* Elementwise. ORDER UNARY: core/ops_elementwise.c, kernels/cpu/elementwise.c. */
 enum oct_unary {
     OCT_NEG, OCT_EXP, OCT_LOG, OCT_SQRT, OCT_ABS, OCT_SQUARE, OCT_RECIPROCAL, OCT_TANH, OCT_SIGMOID,
@@ -125,6 +127,16 @@ typedef struct oct_kernels {
     int (*attention)(float *out, float *log_sum, const float *qkv, oct_attention_shape shape);
     int (*attention_backward)(float *dqkv, const float *dout, const float *qkv, const float *out,
                               const float *log_sum, oct_attention_shape shape);
+
+    /* optim.c: a step of Adam or AdamW over all pieces of the work; elements left out. */
+    int64_t (*optim_adam)(const oct_optim_work *work);
+    /* sums[piece] = sum of the squares of the gradient's finite elements; how many are not finite */
+    void (*optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work);
+    /* quantize.c: x[n] to codes[n] and absmax[blocks], nearest, and back */
+    void (*quantize)(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
+                     const oct_map *map);
+    void (*dequantize)(float *x, const uint8_t *codes, const float *absmax, int64_t n, int64_t block,
+                       const oct_map *map);
 } oct_kernels;
 
 /* Rows of partial sums that layer_norm_backward wants for so many rows. */

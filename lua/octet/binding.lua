@@ -40,7 +40,7 @@ const char *oct_cdef(void);
 int setenv(const char *name, const char *value, int overwrite);
 ]]
 
--- A worker that waits for the next piece of work spins, some milliseconds by libgomp's default; where
+-- A worker that waits for work spins, some milliseconds by libgomp's default; where
 -- another program wants the core too, the one that has work waits for the one that spins, and a
 -- training step took six times as long. A thousand turns cost nothing on a quiet machine.
 ffi.C.setenv("GOMP_SPINCOUNT", "1000", 0)
