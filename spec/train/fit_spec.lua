@@ -14,19 +14,27 @@ local function momentum(parameters)
   for _, p in ipairs(parameters) do
     self.tensors[p.name] = tensor.zeros(p.tensor:shape()):keep()
   end
-  function self.step(_, lr)
-    self.steps = self.steps + 1
+  function self.clip_norm()
     local sum = 0
+    for _, p in ipairs(parameters) do
+      local g = p.tensor:grad():data()
+      for i = 0, p.tensor:size() - 1 do sum = sum + g[i] * g[i] end
+    end
+    return math.sqrt(sum)
+  end
+  function self.set_lr(_, lr) self.lr = lr end
+  function self.step()
+    self.steps = self.steps + 1
     for _, p in ipairs(parameters) do
       local w, m, g = p.tensor:data(), self.tensors[p.name]:data(), p.tensor:grad():data()
       for i = 0, p.tensor:size() - 1 do
-        sum = sum + g[i] * g[i]
         m[i] = 0.9 * m[i] + g[i]
-        w[i] = w[i] - lr * m[i] * (1 + 0.01 * self.steps)
+        w[i] = w[i] - self.lr * m[i] * (1 + 0.01 * self.steps)
       end
-      p.tensor:zero_grad()
     end
-    return math.sqrt(sum)
+  end
+  function self.zero_grad()
+    for _, p in ipairs(parameters) do p.tensor:zero_grad() end
   end
   function self.state() return {tensors = self.tensors, numbers = {steps = self.steps}} end
   function self.load(_, state) self.steps = state.numbers.steps end
@@ -41,17 +49,14 @@ local function create(name)
   return run
 end
 
---- A run of 3 epochs of 6 steps. `hook(what, position)` is called at each step and evaluation.
+--- A run of 3 epochs of 6 steps. `hook(what, steps)` is called before each step and evaluation.
 local function train(run, hook, o)
   o = o or {}
   octet.seed(7)
   local model = nn.Sequential(nn.Linear(3, 8, {activation = "tanh"}), nn.Dropout(0.2),
     nn.Linear(8, 2))
   local optimizer = momentum(model:parameters())
-  local position, seconds = run:restore(model, optimizer)
-  run:attach(model, optimizer)
-  run:open_logs({"step", "epoch", "train_loss", "accuracy"}, position or fit.beginning())
-  position = position or fit.beginning()
+  local step = 0
   local function rows(epoch, number)
     local xs, ys = {}, {}
     for i = 1, BATCH do
@@ -61,26 +66,28 @@ local function train(run, hook, o)
     end
     return {x = xs, y = ys, tokens = 10 + number, examples = BATCH}
   end
-  local result = fit.fit {
+  return fit.fit {
     batches = function(epoch, first)
       local number = first
       return function()
         if number >= STEPS_PER_EPOCH then return nil end
         number = number + 1
-        return rows(epoch, number)
+        local batch = rows(epoch, number)
+        batch.step = (epoch - 1) * STEPS_PER_EPOCH + number
+        return batch
       end
     end,
     loss = function(batch)
-      if hook then hook("step", position) end
+      step = batch.step
+      if hook then hook("step", step - 1) end
       local loss = nn.cross_entropy(model(tensor.from(batch.x, {BATCH, 3})),
         tensor.from(batch.y, {BATCH}, "i32"))
-      if o.nan_at == position.step + 1 then loss = loss * (0 / 0) end
+      if o.nan_at == step then loss = loss * (0 / 0) end
       return loss
     end,
-    update = function(lr) return optimizer:step(lr) end,
-    lr = function(step) return 0.1 / step end,
+    model = model, optimizer = optimizer, lr = function(n) return 0.1 / n end,
     evaluate = function(stop)
-      if hook then hook("evaluation", position) end
+      if hook then hook("evaluation", step) end
       if stop() then return nil end
       model:eval()
       local score = octet.scope(function()
@@ -91,12 +98,10 @@ local function train(run, hook, o)
       model:train()
       return {accuracy = score}
     end,
-    metric = "accuracy", steps_per_epoch = STEPS_PER_EPOCH, epochs = 3, steps = o.steps,
+    metrics = {"accuracy"}, steps_per_epoch = STEPS_PER_EPOCH, epochs = 3, steps = o.steps,
     evaluate_every = o.evaluate_every, checkpoint_every = o.checkpoint_every,
-    position = position, seconds = seconds, run = run,
+    run = run,
   }
-  run:close_logs()
-  return result
 end
 
 local function send(name) io.popen("kill -" .. name .. " $PPID"):close() end
@@ -157,8 +162,8 @@ describe("a training loop", function()
       for _, what in ipairs {"step", "evaluation"} do
         local run = create(what .. stop_at)
         local sent = false
-        local result = train(run, function(kind, position)
-          if not sent and kind == what and position.step >= stop_at then
+        local result = train(run, function(kind, at)
+          if not sent and kind == what and at >= stop_at then
             sent = true
             send "TERM"
           end
@@ -180,8 +185,8 @@ describe("a training loop", function()
     for kill_at = 0, 17, 4 do
       local run = create("killed" .. kill_at)
       assert.has_error(function()
-        train(run, function(_, position)
-          if position.step == kill_at then
+        train(run, function(_, at)
+          if at == kill_at then
             run:each_log(function(log) log:flush() end)
             error("killed", 0)
           end

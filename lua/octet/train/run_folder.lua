@@ -142,6 +142,8 @@ function Run:scalars(step, scalars)
 end
 
 --- What checkpoints are made of.
+-- @tparam table model
+-- @tparam table optimizer
 function Run:attach(model, optimizer) self.model, self.optimizer = model, optimizer end
 
 --- Write a checkpoint. The logs reach the disk first: what a checkpoint knows of is there.
@@ -169,13 +171,11 @@ function Run:checkpoint(position, seconds, is_best)
 end
 
 --- Go where the last checkpoint is; a run that never came to one begins at its beginning.
--- @tparam table model
--- @tparam table optimizer
 -- @treturn ?table position
 -- @treturn number seconds spent on the way there
-function Run:restore(model, optimizer)
+function Run:restore()
   if not self:has_checkpoint() then return nil, 0 end
-  local position = checkpoint.load(self:checkpoint_path(), model, optimizer)
+  local position = checkpoint.load(self:checkpoint_path(), self.model, self.optimizer)
   local ok, clock = pcall(self.read_json, self, "checkpoint/clock.json")
   return position, ok and tonumber(clock.seconds) or 0
 end
