@@ -133,7 +133,7 @@ end
 -- @treturn {string,...} the places that were looked in
 function M.find(task, given)
   local names = {"glue/" .. task.folder, task.folder}
-  if given and (given .. "/"):find("/" .. task.folder .. "/+$") then names[3] = "" end
+  if given and given:match "([^/]*)/*$" == task.folder then names[3] = "" end
   return places.find(given, names, file_names(task))
 end
 
