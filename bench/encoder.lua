@@ -1,6 +1,6 @@
 -- The encoder against PyTorch: logits, and the gradient of every parameter, on 200 sentences.
 --
---     PEER_PYTHON=VENV/bin/python luajit bench/encoder.lua MODEL_FOLDER SST2_TRAIN_TSV
+--     PEER_PYTHON=python luajit bench/encoder.lua MODEL_FOLDER SST2_TRAIN_TSV
 --
 -- PEER_PYTHON is a Python with torch, transformers and safetensors. A sentence is 1 to 8 rows of the
 -- table joined, so that lengths are mixed. Prints the largest difference of a logit, and the largest
