@@ -84,15 +84,15 @@ function Optimizer:clip_norm(max_norm)
       2)
   end
   check(C.oct_optim_grad_norm(double_out, count_out, handle_of(self)), 2)
-  local norm, not_finite = double_out[0], tonumber(count_out[0])
+  local norm, not_finite = double_out[0] + 0, tonumber(count_out[0])
   self.grad_scale = math.min(1, max_norm / (norm + 1e-6))
   return not_finite > 0 and math.huge or norm, not_finite
 end
 
 local STEP_NAMES = {"max_norm", "lr", "lr_factor", "grad_scale"}
 
---- One step. A parameter without a gradient is passed over. An element whose gradient is infinite or
--- NaN is left as it is, its state too.
+--- One step. A parameter without a gradient is passed over. An element whose gradient is infinite
+-- or NaN is left as it is, its state too.
 -- @tparam[opt] table options `max_norm`: as clip_norm; `lr`: as set_lr; for this step only:
 -- `lr_factor` on every group's learning rate, `grad_scale` on the gradients
 -- @treturn number elements left out
@@ -221,15 +221,17 @@ end
 
 --- What the state holds.
 -- @treturn table `bytes`: all of it; `bytes_32`, `bytes_8`: by kind; `elements`, `elements_8`;
--- `bytes_if_32`: what 32-bit state would take; `kept_32`: those parameters that kept 32-bit state,
--- as {name=, elements=, why=}
+-- `bytes_if_32`: what 32-bit state would take; `kept_32`: the parameters with 32-bit state in an
+-- optimizer with 8-bit state, as {name=, elements=, why=}
 function Optimizer:report()
   local report = {bytes = 0, bytes_32 = 0, bytes_8 = 0, elements = 0, elements_8 = 0, kept_32 = {}}
   for _, p in ipairs(self.parameters) do
     report.elements = report.elements + p.elements
     if p.bits == 32 then
       report.bytes_32 = report.bytes_32 + 8 * p.elements
-      report.kept_32[#report.kept_32 + 1] = {name = p.name, elements = p.elements, why = p.why}
+      if p.why then
+        report.kept_32[#report.kept_32 + 1] = {name = p.name, elements = p.elements, why = p.why}
+      end
     else
       report.bytes_8 = report.bytes_8 + 2 * p.elements
         + 8 * math.ceil(p.elements / p.group.block_size)

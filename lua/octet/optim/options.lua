@@ -112,9 +112,9 @@ end
 
 local function is_group(entry) return type(entry) == "table" and entry.params ~= nil end
 
---- State bits of a parameter, and why they are 32 where 8 were asked for.
-local function choose_bits(parameter, group)
-  if group.bits == 32 then return 32, "asked for" end
+--- State bits of a parameter, and why they are 32 where the optimizer's are 8.
+local function choose_bits(parameter, group, usual)
+  if group.bits == 32 then return 32, usual == 8 and "asked for by the group" or nil end
   if parameter.bits == 32 then return 32, "asked for by the layer" end
   if parameter.bits == 8 then return 8 end
   if parameter.tensor:size() < group.min_8bit_size then
@@ -172,7 +172,7 @@ function M.groups(who, parameters, options, defaults)
         error(("%s: two parameters are named %s"):format(who, show(parameter.name)), 0)
       end
       names[parameter.name] = true
-      parameter.bits, parameter.why = choose_bits(parameter, group)
+      parameter.bits, parameter.why = choose_bits(parameter, group, options.bits or defaults.bits)
       group.parameters[#group.parameters + 1] = parameter
     end
     groups[i] = group
