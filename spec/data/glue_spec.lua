@@ -131,6 +131,67 @@ describe("GLUE", function()
       "1 of the development set's pairs are not in the corpus")
   end)
 
+  describe("is fetched from its home", function()
+    local asked, before
+    setup(function()
+      before = {hub = package.loaded["octet.hub"], archive = package.loaded["octet.archive"]}
+      -- In place of the network: what is asked for is written down, and made-up files are left.
+      package.loaded["octet.hub"] = {
+        cache = function() return os.getenv "XDG_CACHE_HOME" .. "/octet" end,
+        download = function(url, o)
+          asked[#asked + 1] = {url, o.sha256, o.size}
+          local texts = {["mrpc_dev_ids.tsv"] = "3\t4\n", ["msr_paraphrase_train.txt"] =
+            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t1\t2\ta\tb\r\n0\t3\t4\tb\ta\r\n"}
+          file.save(o.path, texts[o.path:match "[^/]*$"] or "archive")
+        end,
+      }
+      package.loaded["octet.archive"] = {
+        extract = function(path, wanted)
+          assert.equal("archive", file.read(path))
+          for inside, target in pairs(wanted) do
+            file.save(target, assert(FILES[inside], "no " .. inside))
+          end
+        end,
+      }
+    end)
+    before_each(function() asked = {} end)
+    teardown(function()
+      package.loaded["octet.hub"], package.loaded["octet.archive"] = before.hub, before.archive
+      file.remove_folder(os.getenv "XDG_CACHE_HOME" .. "/octet")
+    end)
+
+    for name, task in pairs(glue.TASKS) do
+      it(("into the cache: %s, with size and SHA-256"):format(task.title), function()
+        local set = data.load(name, {tokenizer = tokenizer})
+        assert.equal(os.getenv "XDG_CACHE_HOME" .. "/octet/glue/" .. task.folder, set.folder)
+        assert.equal(task.pieces and 2 or 1, #asked)
+        for _, one in ipairs(asked) do
+          assert.matches("^https://dl%.fbaipublicfiles%.com/", one[1])
+          assert.matches("^%x+$", one[2])
+          assert.equal(64, #one[2])
+          assert.is_true(one[3] > 1000)
+        end
+        -- Once there, it is not asked for again, and nothing else is left there.
+        asked = {}
+        assert.equal(set.train.rows, data.load(name, {tokenizer = tokenizer}).train.rows)
+        assert.same({}, asked)
+        local files = {}
+        for _, path in pairs(task.files) do files[#files + 1] = path end
+        table.sort(files)
+        assert.same(files, file.list(set.folder))
+      end)
+    end
+
+    it("and says why where that fails", function()
+      local download = package.loaded["octet.hub"].download
+      finally(function() package.loaded["octet.hub"].download = download end)
+      package.loaded["octet.hub"].download = function() error("no network here", 0) end
+      file.remove_folder(os.getenv "XDG_CACHE_HOME" .. "/octet/glue/RTE")
+      assert.error_matches(function() data.load("rte", {tokenizer = tokenizer}) end,
+        "^rte: dev.tsv, train.tsv not found in .*; download failed: no network here$")
+    end)
+  end)
+
   describe("refuses, in one line,", function()
     local function refused(pattern, name, files)
       local ok, why = pcall(load, name, files and {data = scratch.folder(files)})

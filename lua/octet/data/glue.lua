@@ -177,6 +177,7 @@ local function fetch_mrpc(task, folder, options)
   local train, dev = M.split_mrpc(texts[1], texts[2])
   file.save(folder .. "/train.tsv", train)
   file.save(folder .. "/dev.tsv", dev)
+  for _, piece in ipairs(task.pieces) do file.remove(folder .. "/" .. piece.name) end
 end
 
 --- Download a task from GLUE's home into the cache.
