@@ -3,8 +3,8 @@
 --     PEER_PYTHON=python luajit bench/finetune.lua MODEL_FOLDER SST2_FOLDER [EXAMPLES] [ROUNDS]
 --
 -- PEER_PYTHON is a Python with torch and transformers. Each round runs the recipe, then PyTorch
--- (bench/peers/finetune.py), on EXAMPLES (3,200) sentences of SST-2, with two threads, in f32 and in
--- bf16; the best round of each counts. SST2_FOLDER holds train.tsv and dev.tsv.
+-- (bench/peers/finetune.py), on EXAMPLES (3,200) sentences of SST-2, with two threads, in f32 and
+-- in bf16; the best round of each counts. SST2_FOLDER holds train.tsv and dev.tsv.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here) .. package.path
 local json = require "cjson"
