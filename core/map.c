@@ -58,7 +58,7 @@ static void fill_segment(oct_map *map, const float *entry, int from, int to)
     /* Exact at the middle: what rounding the slope costs is halved. */
     double middle = ((double)entry[from] + (double)entry[to]) / 2;
     double offset = (from + to) / 2.0 - middle * (double)slope;
-    map->start[s] = entry[from];
+    map->start[s] = from > 0 ? entry[from] : map->is_signed ? OCT_MAP_NOTHING : 0;
     map->slope[s] = slope;
     map->nearest[s] = (float)(offset + 0.5);
     map->stochastic[s] = (float)(offset - 1);
@@ -68,6 +68,16 @@ static int fill_segments(oct_map *map, const float *entry)
 {
     for (int s = 0; s < OCT_SEGMENTS; s++) map->start[s] = INFINITY;
     map->segments = 0;
+    /* In signed maps, what is below OCT_MAP_NOTHING is 0 whatever the draw: rounded up to entry 1, as would
+     * happen now and then, it could stand above a v that is 0. */
+    if (map->is_signed) {
+        if (map->bound[1] <= OCT_MAP_NOTHING)
+            return oct_fail("map: its values lie too close to 0");
+        map->segments = 1;
+        map->start[0] = map->slope[0] = 0;
+        map->nearest[0] = 0.5f;
+        map->stochastic[0] = -1;
+    }
     for (int from = 0, to; from < map->top; from = to) {
         double gap = (double)entry[from + 1] - (double)entry[from];
         for (to = from + 1; to < map->top; to++) {

@@ -18,6 +18,9 @@
 #define OCT_MAP_H
 #include <stdint.h>
 
+/* In a signed map, a magnitude below this becomes 0 when it is rounded by chance. */
+#define OCT_MAP_NOTHING 0x1p-22f
+
 enum {
     OCT_CODES = 256,
     OCT_SEGMENTS = 16,

@@ -15,10 +15,14 @@ enum {
     OCT_OPTIM_PIECE = 8 * OCT_BLOCK_MAX
 };
 
-/* The draws of the stochastic rounding: 64 elements share the 16 words of 4 Philox blocks. Element i has
- * the low 16 bits of word i % 16 of blocks random_offset + 4 (i / 64) and the 3 behind it, the word
- * turned right by 8 (i % 64 / 16) bits. So a draw is uniform; two that come from one word have at most
- * a byte in common, the upper one of the one being the lower one of the other. */
+/* Rounding by chance. An element has one draw for both states, so that m and sqrt(v) tend to be
+ * rounded the same way and their quotient varies less. 64 elements share the 16 words of 4 Philox
+ * blocks: element i has the low 16 bits of word i % 16 of blocks random_offset + 4 (i / 64) and the 3
+ * behind it, the word turned right by 8 (i % 64 / 16) bits. So a draw is uniform; two that come from
+ * one word have at most a byte in common, the upper one of the one being the lower one of the other.
+ *
+ * Why m too: to the nearest, an m below 0.003 of its block's largest is rounded back up after each
+ * decay by a tenth, for ever, and moves a parameter whose gradient has ended ever further. */
 
 /* An element takes no part in a step that would bring its second moment to this or beyond, or to
  * NaN: neither it nor its state changes, and the step counts it. So does every gradient that is
@@ -52,7 +56,7 @@ typedef struct oct_optim_slot {
     const oct_map *map[OCT_STATES];
     int64_t block;                 /* elements; a power of two */
     int32_t root;                  /* the second state is sqrt(v), not v */
-    int32_t stochastic;            /* the second state is rounded by chance: below */
+    int32_t stochastic;            /* states are rounded by chance, not to the nearest: below */
     uint64_t seed, random_offset;
 } oct_optim_slot;
 

@@ -259,12 +259,17 @@ static int decode_lines(char **result, int64_t *result_bytes, const char *text, 
 /* The file's text as UTF-8, from oct_malloc. */
 static int read_text(char **text, int64_t *bytes, const char *path, int encoding)
 {
-    OCT_TRY(oct_file_load(text, bytes, path, -1));
-    int64_t bad = oct_utf8_check(*text, *bytes);
-    if (bad == *bytes) return 0;
-    char *raw = *text;
+    char *raw;
+    int64_t raw_bytes;
+    OCT_TRY(oct_file_load(&raw, &raw_bytes, path, -1));
+    int64_t bad = oct_utf8_check(raw, raw_bytes);
+    if (bad == raw_bytes) {
+        *text = raw;
+        *bytes = raw_bytes;
+        return 0;
+    }
     int status = encoding == OCT_ENCODING_UTF8 ? not_utf8(path, raw, bad)
-                                               : decode_lines(text, bytes, raw, *bytes, path);
+                                               : decode_lines(text, bytes, raw, raw_bytes, path);
     oct_free(raw);
     return status;
 }
@@ -274,7 +279,7 @@ static int read_text(char **text, int64_t *bytes, const char *path, int encoding
 static int fill(reader *r, int header, int encoding, const char *columns)
 {
     oct_table *t = r->table;
-    int64_t bytes;
+    int64_t bytes = 0;
     OCT_TRY(read_text(&t->text, &bytes, t->path, encoding));
     r->at = t->text;
     r->end = t->text + bytes;

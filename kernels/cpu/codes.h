@@ -298,9 +298,10 @@ INLINE void encode_nearest(uint8_t *codes, const float *x, int64_t count, float 
     }
 }
 
-/* Unsigned maps: x[count] times `inverse`, to one of the two neighbours by the draw; 0 alone is 0. */
+/* x[count] times `inverse`, to one of the two neighbours by the draw. In unsigned maps 0 alone is 0:
+ * optim_ref.c. */
 INLINE void encode_stochastic(uint8_t *codes, const float *x, int64_t count, float inverse,
-                              const uint32_t *words, const oct_map *map)
+                              const uint32_t *words, const oct_map *map, int is_signed)
 {
     tables t = tables_of(map, map->stochastic);
     for (int64_t i = 0; i < count; i += GROUP) {
@@ -308,13 +309,14 @@ INLINE void encode_stochastic(uint8_t *codes, const float *x, int64_t count, flo
         #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
             vf scaled = vf_load(x + i + v * LANES) * inverse;
-            vf magnitude = vf_max(scaled, vf_all(OCTAVE_LEAST));
+            vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
             line l = line_of(magnitude, &t);
             vf position = vf_fma(magnitude, l.slope, l.offset) +
                           one_and_draws(words + i / 4, v);
-            places[v] = truncated_unless_zero(vf_max(position, vf_all(1)), scaled);
+            places[v] = is_signed ? placed(position, scaled, 1)
+                        : truncated_unless_zero(vf_max(position, vf_all(1)), scaled);
         }
-        store_unsigned(codes + i, places);
+        store_codes(codes + i, places, is_signed);
     }
 }
 

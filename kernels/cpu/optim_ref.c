@@ -27,12 +27,17 @@ static int nearest_entry(float magnitude, const oct_map *map)
     return low;
 }
 
-static uint8_t code_nearest(float x, const oct_map *map)
+/* The code of an entry on the side that x's sign says. */
+static uint8_t code_of(int entry, float x, const oct_map *map)
 {
-    int entry = nearest_entry(fabsf(x), map);
     if (!map->is_signed) return (uint8_t)entry;
     if (!signbit(x)) return (uint8_t)(OCT_SIGNED_ZERO + entry);
     return (uint8_t)(OCT_SIGNED_ZERO - (entry < OCT_SIGNED_ZERO ? entry : OCT_SIGNED_ZERO));
+}
+
+static uint8_t code_nearest(float x, const oct_map *map)
+{
+    return code_of(nearest_entry(fabsf(x), map), x, map);
 }
 
 /* The half-word as a number in (1, 2), the middle of one of 65,536 equal parts. */
@@ -44,15 +49,17 @@ static float one_and_draw(uint32_t half_word)
     return number;
 }
 
-/* Unsigned maps. What is not 0 does not become 0: a v that vanished under a living m is a step of
+/* In unsigned maps what is not 0 does not become 0: a v that vanished under a living m is a step of
  * m / epsilon. */
 static uint8_t code_stochastic(float x, float draw, const oct_map *map)
 {
-    if (x == 0) return 0;
+    float magnitude = fabsf(x);
     int segment = 0;
-    while (segment + 1 < map->segments && x >= map->start[segment + 1]) segment++;
-    float position = fmaf(x, map->slope[segment], map->stochastic[segment]) + draw;
-    return (uint8_t)(position < 1 ? 1 : position > 255 ? 255 : position);
+    while (segment + 1 < map->segments && magnitude >= map->start[segment + 1]) segment++;
+    float position = fmaf(magnitude, map->slope[segment], map->stochastic[segment]) + draw;
+    int entry = position > (float)map->top ? map->top : (int)position;
+    if (!map->is_signed) entry = x == 0 ? 0 : entry < 1 ? 1 : entry;
+    return code_of(entry, x, map);
 }
 
 static float draw_of(const oct_optim_slot *slot, int64_t element)
@@ -115,13 +122,15 @@ static int64_t step_block(const oct_optim_slot *s, int64_t at, int64_t count)
     for (int64_t i = 0; i < count; i++)
         left_out += step_element(s->param + at + i, m + i, second + i, s->grad[at + i], &s->rule,
                                  s->root);
-    oct_quantize_ref(s->codes[0] + at, s->absmax[0] + block, m, count, s->block, s->map[0]);
-    oct_quantize_ref(s->codes[1] + at, s->absmax[1] + block, second, count, s->block, s->map[1]);
-    if (s->stochastic) {
-        float inverse = inverse_of(s->absmax[1][block]);
+    float *state[OCT_STATES] = {m, second};
+    for (int k = 0; k < OCT_STATES; k++) {
+        uint8_t *codes = s->codes[k] + at;
+        float *absmax = s->absmax[k] + block;
+        oct_quantize_ref(codes, absmax, state[k], count, s->block, s->map[k]);
+        if (!s->stochastic) continue;
         for (int64_t i = 0; i < count; i++)
-            s->codes[1][at + i] = code_stochastic(second[i] * inverse, draw_of(s, at + i),
-                                                  s->map[1]);
+            codes[i] = code_stochastic(state[k][i] * inverse_of(*absmax), draw_of(s, at + i),
+                                       s->map[k]);
     }
     return left_out;
 }

@@ -142,7 +142,7 @@ end
 -- @treturn cdata encoding, for `octet.data.dataset`
 function WordPiece:encode_table(table, a, b, max_length)
   local result = encoding_pointer()
-  check(C.oct_encode_table(result, self.handle, table.handle, table:column(a),
+  check(C.oct_encode_table(result, self.handle, table:open(), table:column(a),
     b and table:column(b) or -1, max_length or 0))
   return ffi.gc(result[0], C.oct_encoding_free)
 end

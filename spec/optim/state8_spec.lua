@@ -4,8 +4,6 @@ local machine = require "octet.machine"
 local optim = require "octet.optim"
 local tensor = require "octet.tensor"
 
-local function lazily_kept(t) return t:keep() end
-
 -- A run of `steps` steps with gradients that span six decades, some exactly 0, some not finite.
 local function rough_run(options, size, settings)
   machine.seed(3)
@@ -14,7 +12,7 @@ local function rough_run(options, size, settings)
   local draw = gradients.draws(11)
   local w = tensor.new({size}):normal_(0, 1):parameter_()
   local opt = optim[options.rule]({w}, options.options):use_reference(settings.reference)
-  local c = lazily_kept(tensor.zeros {size})
+  local c = tensor.zeros({size}):keep()
   local left_out = {}
   for t = 1, 8 do
     local g = c:data()
@@ -53,12 +51,12 @@ describe("8-bit state", function()
         :format(case.rule, case.options.format or "octet", case.options.block_size or 0, size),
         function()
           local expected, left_out = rough_run(case, size, {reference = true})
-          for _, settings in ipairs {{isa = "avx2"}, {isa = "avx512"}, {threads = 1}, {threads = 3}} do
-            if not settings.isa or pcall(machine.set_isa, settings.isa) then
-              local all, left = rough_run(case, size, settings)
+          for _, s in ipairs {{isa = "avx2"}, {isa = "avx512"}, {threads = 1}, {threads = 3}} do
+            if not s.isa or pcall(machine.set_isa, s.isa) then
+              local all, left = rough_run(case, size, s)
               assert.same(left_out, left)
               for name, bytes in pairs(expected) do
-                assert.is_true(all[name] == bytes, name .. " differs: " .. (settings.isa or "threads"))
+                assert.is_true(all[name] == bytes, name .. " differs: " .. (s.isa or "threads"))
               end
             end
           end
@@ -86,22 +84,18 @@ describe("8-bit state", function()
 end)
 
 describe("8-bit state beside 32-bit state", function()
-  -- Both run on their own from the same start with the same gradients, normal with a mean of a tenth
-  -- of their deviation, which differs from element to element by up to `decades` powers of ten
-  -- within a block.
+  -- Both run on their own from the same start with the same gradients: normal, with a mean of a
+  -- tenth of their deviation, which differs by up to `decades` powers of ten within a block.
   local function free_run(decades, options, steps)
     machine.seed(1)
     local n, lr = 4096, 1e-3
     local draw = gradients.draws(2)
-    local scales = lazily_kept(tensor.from((function()
-      local list = {}
-      for i = 1, n do list[i] = 10 ^ (-decades * (draw() + 0.5)) end
-      return list
-    end)()))
+    local scales = tensor.new({n}):keep()
+    for i = 0, n - 1 do scales:data()[i] = 10 ^ (-decades * (draw() + 0.5)) end
     local a, b = tensor.zeros({n}):parameter_(), tensor.zeros({n}):parameter_()
     local opt_a, opt_b = optim.adam({a}, {lr = lr}), optim.adam8({b}, options)
     local scope = require "octet.scope"
-    local old_a, old_b = lazily_kept(tensor.zeros {n}), lazily_kept(tensor.zeros {n})
+    local old_a, old_b = tensor.zeros({n}):keep(), tensor.zeros({n}):keep()
     local length_a, length_b, most_a, most_b = 0, 0, 0, 0
     for t = 1, steps do
       scope.scope(function()
@@ -154,7 +148,7 @@ describe("a hazard of 8-bit state", function()
     machine.seed(1)
     local w = tensor.zeros({SIZE}):parameter_()
     local opt = optim.adam8({w}, options)
-    local c = lazily_kept(tensor.zeros {SIZE})
+    local c = tensor.zeros({SIZE}):keep()
     local scope = require "octet.scope"
     local most = 0
     for t = 1, steps do
@@ -171,16 +165,20 @@ describe("a hazard of 8-bit state", function()
   end
 
   it("v underflow: a small gradient beside a large one makes no long step", function()
-    local function one_in_a_block_is_large(g)
-      for i = 0, SIZE - 1 do
-        if i % 256 ~= 0 then g[i] = g[i] * 1e-5 end
+    -- 32-bit state: 1.1 lr. The paper's format has v = 0 under a living m.
+    for _, case in ipairs {{scale = 1e-2, most = 1.5}, {scale = 4e-4, most = 2},
+      {scale = 1e-4, most = 3}} do
+      local function one_in_a_block_is_large(g)
+        for i = 0, SIZE - 1 do
+          if i % 256 ~= 0 then g[i] = g[i] * case.scale end
+        end
       end
+      local _, _, most = run({lr = 1}, 200, one_in_a_block_is_large)
+      assert.is_true(most < case.most, ("%g: largest step %g"):format(case.scale, most))
+      local _, _, paper = run({lr = 1, format = "paper", block_size = 256}, 200,
+        one_in_a_block_is_large)
+      assert.equal(case.scale < 1e-3, paper > 100)
     end
-    local _, _, most = run({lr = 1}, 200, one_in_a_block_is_large)
-    assert.is_true(most < 3, "largest step " .. most)
-    local _, _, paper = run({lr = 1, format = "paper", block_size = 256}, 200,
-      one_in_a_block_is_large)
-    assert.is_true(paper > 30, "largest step of the paper's format " .. paper)
   end)
 
   it("v underflow: what is not 0 does not become 0", function()
@@ -233,35 +231,34 @@ describe("a hazard of 8-bit state", function()
     end
   end)
 
-  it("a parameter whose gradient ends comes to rest where 32-bit state lets it", function()
-    local function rested(rule)
+  it("frozen m: a parameter whose gradient ends comes to rest as with 32-bit state", function()
+    -- To the nearest, a small m beside large ones is rounded back up after every decay.
+    local function rested(rule, options)
+      options.lr = 1
       machine.seed(1)
       local w = tensor.zeros({SIZE}):parameter_()
-      local opt = optim[rule]({w}, {lr = 1})
-      local c = lazily_kept(tensor.zeros {SIZE})
+      local opt = optim[rule]({w}, options)
+      local c = tensor.zeros({SIZE}):keep()
       local at_end
-      for t = 1, 600 do
+      for t = 1, 1200 do
         c:normal_(0.1, 1)
         local g = c:data()
         for i = 0, SIZE - 1 do
-          g[i] = g[i] * 10 ^ -(i % 4)
+          g[i] = g[i] * 10 ^ -math.floor(i / 2 % 4)
           if t > 200 and i % 2 == 1 then g[i] = 0 end
         end
         gradients.set(w, c)
         opt:step()
         if t == 200 then at_end = w:totable() end
       end
-      local sum, most, p = 0, 0, w:data()
-      for i = 1, SIZE - 1, 2 do
-        local moved = math.abs(p[i] - at_end[i + 1])
-        sum, most = sum + moved, math.max(most, moved)
-      end
-      return sum / (SIZE / 2), most
+      local sum, p = 0, w:data()
+      for i = 1, SIZE - 1, 2 do sum = sum + math.abs(p[i] - at_end[i + 1]) end
+      return sum / (SIZE / 2)
     end
-    local mean, most = rested "adam"
-    local mean8, most8 = rested "adam8"
-    assert.is_true(mean8 < 1.25 * mean, ("%g against %g"):format(mean8, mean))
-    assert.is_true(most8 < 2 * most, ("%g against %g"):format(most8, most))
+    local whole, octet = rested("adam", {}), rested("adam8", {})
+    assert.is_true(math.abs(octet / whole - 1) < 0.05, ("%g against %g lr"):format(octet, whole))
+    local paper = rested("adam8", {format = "paper", block_size = 256})
+    assert.is_true(paper > 1.5 * whole, ("%g against %g lr"):format(paper, whole))
   end)
 
   it("a gradient that is not finite leaves its element and the element's state alone", function()
@@ -270,7 +267,7 @@ describe("a hazard of 8-bit state", function()
         machine.seed(9)
         local w = tensor.ones({SIZE}):parameter_()
         local opt = optim[rule]({w}, {lr = 0.1})
-        local c = lazily_kept(tensor.zeros {SIZE})
+        local c = tensor.zeros({SIZE}):keep()
         c:normal_(0, 1)
         gradients.set(w, c)
         opt:step()
@@ -306,7 +303,7 @@ describe("a hazard of 8-bit state", function()
     for _, x in ipairs {0.5012, 0.0995, 0.997, 3.1e-5, 9e-7} do
       local w = tensor.zeros({n}):parameter_()
       local opt = optim.adam8({w}, {betas = {0, 0}})
-      local c = lazily_kept(tensor.full({n}, x))
+      local c = tensor.full({n}, x):keep()
       for i = 0, n - 1, 256 do c:data()[i] = 1 end
       gradients.set(w, c)
       opt:step()

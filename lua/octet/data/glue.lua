@@ -133,7 +133,7 @@ end
 -- @treturn {string,...} the places that were looked in
 function M.find(task, given)
   local names = {"glue/" .. task.folder, task.folder}
-  if given and (given .. "/"):find("/" .. task.folder .. "/+$") then names[3] = "" end
+  if given and given:match "([^/]*)/*$" == task.folder then names[3] = "" end
   return places.find(given, names, file_names(task))
 end
 
@@ -177,6 +177,7 @@ local function fetch_mrpc(task, folder, options)
   local train, dev = M.split_mrpc(texts[1], texts[2])
   file.save(folder .. "/train.tsv", train)
   file.save(folder .. "/dev.tsv", dev)
+  for _, piece in ipairs(task.pieces) do file.remove(folder .. "/" .. piece.name) end
 end
 
 --- Download a task from GLUE's home into the cache.
