@@ -218,6 +218,35 @@ describe("a training loop", function()
   end)
 end)
 
+describe("a training loop on a disk that fails", function()
+  local ffi = require "ffi"
+  local C = require "octet.binding".C
+  local made = ffi.new "int64_t[1]"
+  local ENOSPC = 28
+
+  it("says so, keeps the former checkpoint, and goes on from it to the same bytes", function()
+    local options = {checkpoint_every = 5}
+    local whole = create "whole"
+    C.oct_fail_file(made, 0, 0, 0)
+    train(whole, nil, options)
+    C.oct_fail_file(made, 0, 0, 0)
+    local calls, expected = tonumber(made[0]), bytes_of(whole)
+    for nth = 1, calls, 5 do
+      local run = create("full" .. nth)
+      C.oct_fail_file(made, nth, ENOSPC, 1)
+      local ok, err = pcall(train, run, nil, options)
+      C.oct_fail_file(made, 0, 0, 0)
+      if not ok then
+        assert.is_nil(tostring(err):find "\n")
+        assert.matches("full", err)
+        run = run_folder.open(scratch("full" .. nth))
+        train(run, nil, options)
+      end
+      assert.same(expected, bytes_of(run), "call " .. nth)
+    end
+  end)
+end)
+
 describe("a run's folder", function()
   it("is never one that exists", function()
     create "a"
