@@ -64,7 +64,7 @@ local FREE_ON_RESUME = {resume = true, threads = true, device = true, data = tru
 
 local function say(line) train.progress.write(line .. "\n") end
 
--- One run ------------------------------------------------------------------------------------------
+-- One run -----------------------------------------------------------------------------------------
 
 --- AdamW's usual groups: matrices decay, biases and norms do not.
 local function parameter_groups(model, weight_decay)
@@ -176,7 +176,7 @@ local function finetune(options, run)
   return result, nil, run
 end
 
--- Several runs ---------------------------------------------------------------------------------------
+-- Several runs ------------------------------------------------------------------------------------
 
 --- One row of a table like the paper's Table 4: the median over seeds of each task's first metric.
 local function print_table(medians, optim, seeds)
@@ -224,7 +224,7 @@ local function finetune_many(options, folder)
   return results
 end
 
--- The command ----------------------------------------------------------------------------------------
+-- The command -------------------------------------------------------------------------------------
 
 --- The options of the run that --resume names; only those that change no number may be given anew.
 local function resumed_options(options, given)

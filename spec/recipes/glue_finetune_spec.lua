@@ -189,8 +189,8 @@ describe("a fine-tuning that is stopped", function()
     file.remove(run .. "/result.json")
     status, _, err = tiny.run("glue_finetune", {"--resume", run, "--batch", "4"})
     assert.equal(1, status)
-    assert.equal("glue_finetune: --batch cannot be given with --resume: the run keeps its own (8)\n",
-      err)
+    assert.equal("glue_finetune: --batch cannot be given with --resume: the run keeps its own "
+      .. "(8)\n", err)
     assert.equal(0, (tiny.run("glue_finetune", {"--resume", run, "--threads", "1"})))
   end)
 end)
@@ -240,7 +240,8 @@ describe("glue_finetune says in one line", function()
   end
 
   it("what an option, a task, an optimizer should have been", function()
-    assert.matches("^unknown option %-%-optm; did you mean %-%-optim%?", failure {"--optm", "adam8"})
+    assert.matches("^unknown option %-%-optm; did you mean %-%-optim%?",
+      failure {"--optm", "adam8"})
     assert.matches('unknown task "sst%-2"; it is one of sst2, ', failure {"--task", "sst-2"})
     assert.matches('unknown optimizer "adam_8"; it is one of adam8, ',
       failure {"--optim", "adam_8"})
@@ -260,7 +261,8 @@ describe("glue_finetune says in one line", function()
   end
 
   it("which line of the data is wrong, and how", function()
-    assert.matches('train.tsv line 3: label "2", expected 0 to 1', with_data("label", "sentence\tlabel\nfine\t1\nbad\t2\n"))
+    assert.matches('train.tsv line 3: label "2", expected 0 to 1', with_data("label",
+      "sentence\tlabel\nfine\t1\nbad\t2\n"))
     assert.matches("train.tsv line 3: ", with_data("columns", "sentence\tlabel\nfine\t1\nbad\n"))
     assert.matches("train.tsv line 2: .*UTF%-8",
       with_data("utf8", "sentence\tlabel\nf\255ne\t1\nbad\t0\n"))
@@ -282,7 +284,8 @@ describe("glue_finetune says in one line", function()
       file.save(folder .. "/vocab.txt", "[PAD]\n[CLS]\n[SEP]\nthe\n")
     end))
     assert.matches("model.safetensors", with_model("cut", function(folder)
-      file.save(folder .. "/model.safetensors", file.read(folder .. "/model.safetensors"):sub(1, -9))
+      local path = folder .. "/model.safetensors"
+      file.save(path, file.read(path):sub(1, -9))
     end))
     assert.matches("model.safetensors", with_model("header", function(folder)
       file.save(folder .. "/model.safetensors", "\255\255\255\255\255\255\255\127{}")
@@ -304,7 +307,8 @@ describe("glue_finetune says in one line", function()
     local run = home .. "/run-poison"
     local err = failure {"--task", "sst2", "--data", poisoned, "--model", folder, "--out", run,
       "--checkpoint-every", "1"}
-    local step, good = err:match "^the loss is %-?nan at step (%d+) %(epoch 1%): .* of step (%d+), is kept in "
+    local step, good = err:match(
+      "^the loss is %-?nan at step (%d+) %(epoch 1%): .* of step (%d+), is kept in ")
     assert.equal(tonumber(step) - 1, tonumber(good), err)
     assert.is_true(file.is_file(run .. "/checkpoint/last.safetensors"))
   end)
