@@ -14,8 +14,7 @@ local cli = require "octet.cli"
 local octet = require "octet"
 local train = octet.train
 
--- In the order of the paper's table; "snippets" stands in for SST-2 where that cannot be had.
-local TABLE_4 = {"mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb"}
+-- "snippets" stands in for SST-2 where that cannot be had.
 local TASKS = {"sst2", "cola", "mrpc", "rte", "stsb", "qnli", "qqp", "mnli", "snippets", "all"}
 -- Small sets take more passes.
 local EPOCHS = {cola = 3, mrpc = 3, rte = 3, stsb = 3}
@@ -106,7 +105,7 @@ local function finetune(options, run)
     tokenizer = octet.text.wordpiece(source .. "/vocab.txt"), max_length = options.max_length,
     data = options.data, limit = options.limit, seed = options.seed,
   })
-  local task = data.task
+  local task, facts = data.task, octet.data.facts(data)
   say(octet.data.describe(data))
 
   local model = require "models.bert".load(source,
@@ -125,13 +124,13 @@ local function finetune(options, run)
 
   run = run or train.run_folder.create(options.out,
     ("glue_finetune-%s-%s-%d"):format(task.name, options.optim, options.seed))
+  run:check_same("data", facts, {"task", "train", "dev"})
   train.model_folder.begin(run.folder, source, train.model_folder.config(model.config,
     label_names(task), {
       recipe = "glue_finetune", task = task.name, pair = task.pairs, pooling = options.pooling,
-      max_length = options.max_length, options = options,
+      max_length = options.max_length, data = facts, options = options,
     }))
 
-  local collapse
   local outcome = train.fit {
     model = model, optimizer = optimizer, run = run, show = true, say = say,
     batches = function(epoch, start)
@@ -141,14 +140,13 @@ local function finetune(options, run)
     loss = function(batch) return train.evaluate.loss(model(batch), batch) end,
     lr = function(step) return options.lr * factor(step - 1) end, clip = options.clip,
     evaluate = function(stop)
-      local scores
-      scores, collapse = score(model, data.dev, task, stop)
+      local scores, collapse = score(model, data.dev, task, stop)
       if scores and data.dev_mismatched then
         local other = score(model, data.dev_mismatched, task, stop)
         if not other then return nil end
         scores.accuracy_mismatched = other.accuracy
       end
-      return scores
+      return scores, collapse
     end,
     on_evaluation = function(scores, epoch, tell)
       tell(("epoch %.3g: %s"):format(epoch, train.result.metrics_text(scores)))
@@ -160,14 +158,14 @@ local function finetune(options, run)
   if outcome.interrupted then return nil, outcome.interrupted, run end
 
   local result = train.result.table({
-    recipe = "glue_finetune", task = task.name, data = octet.data.facts(data),
+    recipe = "glue_finetune", task = task.name, data = facts,
     optimizer = options.optim, learning_rate = options.lr, seed = options.seed,
     model = options.model or octet.hub.DEFAULT, parameters = model:parameter_count(),
-    notes = {collapse},
+    notes = {outcome.note},
   }, outcome)
   say(train.result.speed_text(result))
   for _, line in ipairs(train.result.state_text(optimizer:report())) do say(line) end
-  if collapse then say("note: " .. collapse) end
+  if outcome.note then say("note: " .. outcome.note) end
   train.model_folder.save_weights(run.folder, model)
   train.result.save_curve(run, ("%s, %s, seed %d"):format(task.title, options.optim, options.seed))
   run:save_json("result.json", result)
@@ -196,9 +194,28 @@ local function print_table(medians, optim, seeds)
     seeds == 1 and "one seed" or ("median of %d seeds"):format(seeds)))
 end
 
+--- The tasks of the table whose data can be had; the others are named.
+local function tasks_to_be_had(options)
+  local tasks = {}
+  for _, name in ipairs(octet.data.glue.NAMES) do
+    local task, why = octet.data.task(name), nil
+    if not octet.data.glue.find(task, options.data) then
+      local ok, reason = pcall(octet.data.glue.fetch, task)
+      why = not ok and reason
+    end
+    if why then
+      say(("%s is left out: its data cannot be had: %s"):format(task.title, cli.one_line(why)))
+    else
+      tasks[#tasks + 1] = name
+    end
+  end
+  if #tasks == 0 then error("--task all: none of GLUE's data can be had", 0) end
+  return tasks
+end
+
 --- All tasks, or all seeds of one, each in a folder of its own.
 local function finetune_many(options, folder)
-  local tasks = options.task == "all" and TABLE_4 or {options.task or "default"}
+  local tasks = options.task == "all" and tasks_to_be_had(options) or {options.task or "default"}
   folder = folder or train.run_folder.create(options.out, ("glue_finetune-%s-%s-%d"):format(
     options.task or "default", options.optim, options.seed))
   folder:save_json("config.json", {octet = {recipe = "glue_finetune", options = options}})
