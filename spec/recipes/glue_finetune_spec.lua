@@ -193,6 +193,32 @@ describe("a fine-tuning that is stopped", function()
       .. "(8)\n", err)
     assert.equal(0, (tiny.run("glue_finetune", {"--resume", run, "--threads", "1"})))
   end)
+
+  it("does not go on with other data", function()
+    local run, other = home .. "/same", home .. "/other"
+    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
+    file.remove(run .. "/result.json")
+    tiny.data(other, "SST-2", 63)
+    local status, _, err = tiny.run("glue_finetune", {"--resume", run, "--data", other})
+    assert.equal(1, status)
+    assert.matches("^glue_finetune: %-%-resume: the data of .* train is 63, expected 64\n$", err)
+  end)
+
+  it("does not go on with options that no option could have been", function()
+    local run = home .. "/tampered"
+    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
+    file.remove(run .. "/result.json")
+    local config = file.read_json(run .. "/config.json")
+    for name, value in pairs {lr = -1, task = "sst3", batch = 1.5, nonsense = 1, optim = {}} do
+      local options = {}
+      for key, kept in pairs(config.octet.options) do options[key] = kept end
+      options[name] = value
+      file.save_json(run .. "/config.json", {octet = {recipe = "glue_finetune", options = options}})
+      local status, _, err = tiny.run("glue_finetune", {"--resume", run})
+      assert.equal(1, status)
+      assert.matches("^glue_finetune: .*config.json: .*" .. name, err)
+    end
+  end)
 end)
 
 describe("several fine-tunings", function()
@@ -227,6 +253,45 @@ describe("several fine-tunings", function()
     assert.equal(7, select(2, out:gsub("finished before", "")))
     local function medians(text) return json.encode(json.decode(text).median) end
     assert.equal(medians(before), medians(file.read(run .. "/result.json")))
+  end)
+end)
+
+describe("where data cannot be had", function()
+  -- A proxy that refuses: no spec goes through the network.
+  local before
+  setup(function()
+    before = ("export https_proxy=http://127.0.0.1:9 XDG_CACHE_HOME=%s/cache OCTET_DATA=;")
+      :format(home)
+  end)
+
+  it("the table leaves the task out, and says so", function()
+    local some = home .. "/some"
+    tiny.data(some, "CoLA")
+    tiny.data(some, "RTE")
+    local status, out = finetune({"--task", "all", "--data", some, "--epochs", "1", "--out",
+      home .. "/some-run"}, {before = before})
+    assert.equal(0, status)
+    assert.equal(6, select(2, out:gsub("is left out: its data cannot be had: ", "")))
+    assert.matches("optimizer +RTE +CoLA +Mean\n", out)
+  end)
+
+  it("the default task stands on the snippets, and the first line says so", function()
+    local rows = {}
+    for n = 1, 200 do
+      local text, label = tiny.sentence(n)
+      rows[n] = ("%d\t%.1f\t%s"):format(n, label == 1 and 1.5 or -1.5, text)
+    end
+    local place = home .. "/cache/octet/data/snippets"
+    file.make_folder(place)
+    file.save(place .. "/movieReviewSnippets_GroundTruth.txt", table.concat(rows, "\n") .. "\n")
+    local run = home .. "/default"
+    local status, out, err = finetune({"--data", home .. "/nothing", "--epochs", "1", "--out", run},
+      {before = before})
+    assert.equal(0, status, err)
+    assert.matches("^movie%-review snippets: .*used instead of SST%-2: ", out)
+    local result = file.read_json(run .. "/result.json")
+    assert.equal("snippets", result.task)
+    assert.is_string(result.data.instead_of_sst2)
   end)
 end)
 
