@@ -26,6 +26,8 @@ local PROGRAM = {
     cli.choice("task", TASKS, {help = "the task; sst2 where its data can be had, else snippets"}),
     cli.common.optim{default = "adam8"},
     cli.common.lr{default = 1e-4},
+    cli.choice("format", {"octet", "paper"}, {default = "octet", help = "of 8-bit state: Octet's, "
+      .. "or the paper's own (v itself, nearest values, blocks of 2048)"}),
     cli.number("weight-decay", {least = 0, most = 1, help = "decay of weights, not of biases and "
       .. "norms; 0.01 for adamw and adamw8, else 0"}),
     cli.number("warmup", {default = 0.06, least = 0, most = 1,
@@ -111,7 +113,8 @@ local function finetune(options, run)
   local model = require "models.bert".load(source,
     {classes = task.classes, pooling = options.pooling})
   local decay = options.weight_decay or options.optim:find "^adamw" and 0.01 or 0
-  local optimizer = octet.optim[options.optim](parameter_groups(model, decay), {lr = options.lr})
+  local optimizer = octet.optim[options.optim](parameter_groups(model, decay),
+    {lr = options.lr, format = options.format})
 
   local epochs = options.epochs or EPOCHS[task.name] or 1
   local steps_per_epoch = data.train:steps(options.batch)

@@ -238,6 +238,20 @@ describe("several fine-tunings", function()
     assert.matches("optimizer +MRPC +Mean\nadam8 +[%d.]+ +[%d.]+\n.*median of 3 seeds", out)
   end)
 
+  it("stop at a signal, with the line that goes on", function()
+    local run = home .. "/stopped-seeds"
+    local status, out = finetune({"--task", "rte", "--seeds", "6", "--epochs", "2", "--out", run},
+      {before = ([[(sleep 0.4; kill -INT $(cat %s.pid)) 2>/dev/null &
+        sh -c 'echo $$ > %s.pid; exec "$@"' sh]]):format(run, run)})
+    if status ~= 0 then
+      assert.equal(130, status)
+      assert.matches("stopped by Ctrl%-C; go on with:\n  luajit recipes/glue_finetune.lua "
+        .. "%-%-resume " .. run .. "\n", out)
+      assert.equal(0, (tiny.run("glue_finetune", {"--resume", run})))
+    end
+    assert.equal(6, file.read_json(run .. "/result.json").median.rte.runs)
+  end)
+
   it("of all tasks print a table, and go on where they were stopped", function()
     local run = home .. "/all"
     local arguments = {"--task", "all", "--epochs", "1", "--out", run}
