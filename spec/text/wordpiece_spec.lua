@@ -32,6 +32,18 @@ describe("WordPiece", function()
       end)
     end
 
+    it("where marks that are kept stand in canonical order", function()
+      -- U+302E (class 224) and U+1D165 (216) change places; U+16FF0 (6 since Unicode 13) is a
+      -- starter to that library, and stays where it is.
+      local stem, dot, reading = "\240\157\133\165", "\227\128\174", "\240\150\191\176"
+      local tokenizer = text.wordpiece(vocabulary {"[UNK]", "[CLS]", "[SEP]", "a", "##" .. stem,
+        "##" .. dot, "##" .. reading})
+      local function ids(s) return (tokenizer:encode(s, nil, nil, false)) end
+      assert.same({3, 4, 5}, ids("a" .. dot .. stem))
+      assert.same({3, 4, 5}, ids("a" .. stem .. dot))
+      assert.same({3, 5, 6, 4}, ids("a" .. dot .. reading .. stem))
+    end)
+
     it("when many texts are encoded at once, by any number of threads", function()
       local texts = {}
       for n = 1, 20 do
