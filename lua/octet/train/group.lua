@@ -32,6 +32,9 @@ function M.run(folder, members, run, say)
       results[i] = result
       -- A finished run goes nowhere any more; with ten seeds its checkpoints would be gigabytes.
       own:drop_checkpoints()
+      -- The model's memory hangs on handles that are too small for the collector to hurry.
+      collectgarbage()
+      collectgarbage()
     end
   end
   return results

@@ -10,7 +10,8 @@ local M = {}
 
 --- The text of config.json.
 -- @tparam table config of the encoder, as it was read
--- @tparam ?{string,...} labels names of the classes, the first that of class 0; none for a regression
+-- @tparam ?{string,...} labels names of the classes, the first that of class 0; none for a
+-- regression
 -- @tparam table own what is kept under "octet"
 -- @treturn table
 function M.config(config, labels, own)
