@@ -351,7 +351,8 @@ static task task_of(const oct_attention_shape *shape, int64_t number)
                   .threshold = dropout_threshold(p), .keep_scale = 1.0f / (1.0f - p)};
 }
 
-/* Runs the body for each task `t` with the workspace `w` of its thread. -1 where memory ends. */
+/* Runs the body for each task `t` with the workspace `w` of its thread; the threads fetch some 64
+ * portions of them. -1 where memory ends. */
 #define FOR_TASKS(shape, backward_, t, w, ...)                                                     \
     do {                                                                                           \
         const int64_t tasks_ = (shape)->sequences * (shape)->heads;                                \
@@ -360,6 +361,7 @@ static task task_of(const oct_attention_shape *shape, int64_t number)
         if (tokens_ == 0) return 0;                                                                \
         const int64_t cost_ = tokens_ * (tokens_ / (shape)->sequences + 1) * (shape)->heads;       \
         const int threads_ = tasks_ > 1 && cost_ > 4096 ? omp_get_max_threads() : 1;               \
+        const int64_t chunk_ = tasks_ / 64 + 1;                                                    \
         work w_;                                                                                   \
         const int64_t floats_ = lay_out(&w_, NULL, (shape)->head_size, longest_, backward_);       \
         const size_t bytes_ = (size_t)floats_ * sizeof(float) * (size_t)threads_;                  \
@@ -378,7 +380,7 @@ static task task_of(const oct_attention_shape *shape, int64_t number)
                 work w;                                                                            \
                 lay_out(&w, base_ + omp_get_thread_num() * floats_, (shape)->head_size, longest_,  \
                         backward_);                                                                \
-                _Pragma("omp for schedule(dynamic, 1)")                                            \
+                _Pragma("omp for schedule(dynamic, chunk_)")                                       \
                 for (int64_t task_ = 0; task_ < tasks_; task_++) {                                 \
                     const task t = task_of(shape, task_);                                          \
                     __VA_ARGS__;                                                                   \
