@@ -2,9 +2,9 @@
 --
 --     PEER_PYTHON=python luajit bench/encoder.lua MODEL_FOLDER SST2_TRAIN_TSV
 --
--- PEER_PYTHON is a Python with torch, transformers and safetensors. A sentence is 1 to 8 rows of the
--- table joined, so that lengths are mixed. Prints the largest difference of a logit, and the largest
--- relative difference (norm of the difference over norm) of a gradient.
+-- PEER_PYTHON is a Python with torch, transformers and safetensors. A sentence is 1 to 8 rows of
+-- the table joined, so that lengths are mixed. Prints the largest difference of a logit, and the
+-- largest relative difference (norm of the difference over norm) of a gradient.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../?.lua;%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here, here)
   .. package.path

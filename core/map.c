@@ -33,6 +33,9 @@ static void fill_dynamic(oct_map *map, int is_signed)
     map->value[255] = 1;
 }
 
+/* Magnitudes below this become 0 in a signed map when they are rounded by chance. */
+#define NOTHING 0x1p-22
+
 /* ---- tables -------------------------------------------------------------------------------------- */
 
 /* The smallest float that is not below x. */
@@ -50,73 +53,125 @@ static void fill_bounds(oct_map *map, const float *entry)
     map->bound[map->top + 1] = INFINITY;
 }
 
-/* The line through entries `from` and `to`: entry k lies at k. */
-static void fill_segment(oct_map *map, const float *entry, int from, int to)
-{
-    int s = map->segments++;
-    float slope = (float)((to - from) / ((double)entry[to] - (double)entry[from]));
-    /* Exact at the middle: what rounding the slope costs is halved. */
-    double middle = ((double)entry[from] + (double)entry[to]) / 2;
-    double offset = (from + to) / 2.0 - middle * (double)slope;
-    map->start[s] = from > 0 ? entry[from] : map->is_signed ? OCT_MAP_NOTHING : 0;
-    map->slope[s] = slope;
-    map->nearest[s] = (float)(offset + 0.5);
-    map->stochastic[s] = (float)(offset - 1);
-}
+/* A run of entries that stand evenly. */
+typedef struct run { int from, to; } run;
 
-static int fill_segments(oct_map *map, const float *entry)
+/* Returns how many runs; -1 with the error set where they are too many. */
+static int find_runs(run runs[OCT_SEGMENTS], const float *entry, int top)
 {
-    for (int s = 0; s < OCT_SEGMENTS; s++) map->start[s] = INFINITY;
-    map->segments = 0;
-    /* In signed maps, what is below OCT_MAP_NOTHING is 0 whatever the draw: rounded up to entry 1, as would
-     * happen now and then, it could stand above a v that is 0. */
-    if (map->is_signed) {
-        if (map->bound[1] <= OCT_MAP_NOTHING)
-            return oct_fail("map: its values lie too close to 0");
-        map->segments = 1;
-        map->start[0] = map->slope[0] = 0;
-        map->nearest[0] = 0.5f;
-        map->stochastic[0] = -1;
-    }
-    for (int from = 0, to; from < map->top; from = to) {
+    int count = 0;
+    for (int from = 0, to; from < top; from = to) {
         double gap = (double)entry[from + 1] - (double)entry[from];
-        for (to = from + 1; to < map->top; to++) {
+        for (to = from + 1; to < top; to++) {
             double next = (double)entry[to + 1] - (double)entry[to];
             if (fabs(next - gap) > 1e-4 * gap) break;
         }
-        if (map->segments == OCT_SEGMENTS)
+        if (count == OCT_SEGMENTS - 1)
             return oct_fail("map: its values stand in more than %d evenly spaced runs",
-                            OCT_SEGMENTS);
-        fill_segment(map, entry, from, to);
+                            OCT_SEGMENTS - 1);
+        runs[count++] = (run){from, to};
     }
-    return 0;
+    return count;
 }
 
-static int fill_octaves(oct_map *map)
+static void clear_lines(oct_lines *lines, double scale)
+{
+    memset(lines, 0, sizeof *lines);
+    lines->scale = (float)scale;
+    for (int s = 0; s < OCT_SEGMENTS; s++) lines->start[s] = lines->end[s] = INFINITY;
+}
+
+static void add_line(oct_lines *lines, double start, double slope, double offset)
+{
+    int s = lines->segments++;
+    lines->start[s] = (float)(start * (double)lines->scale);
+    if (s > 0) lines->end[s - 1] = lines->start[s];
+    lines->slope[s] = (float)slope;
+    lines->offset[s] = (float)offset;
+}
+
+/* The line through a run: k + shift at entry k. */
+static void add_run(oct_lines *lines, const float *entry, run r, double start, double shift)
+{
+    double low = (double)entry[r.from], high = (double)entry[r.to], scale = (double)lines->scale;
+    float slope = (float)((r.to - r.from) / (high - low) / scale);
+    /* Exact at the middle: what rounding the slope costs is halved. */
+    double offset = (r.from + r.to) / 2.0 - (low + high) / 2 * scale * (double)slope;
+    add_line(lines, start, (double)slope, offset + shift);
+}
+
+/* The tables by which a line is found; 0 where there are too many starts in an octave. */
+static int fill_octaves(oct_lines *lines)
 {
     for (int exponent = OCT_OCTAVE_FIRST; exponent < OCT_OCTAVE_FIRST + OCT_OCTAVES; exponent++) {
         float low = ldexpf(1, exponent - 127), high = 2 * low;
-        int segment = 0, o = exponent % OCT_OCTAVES;
-        while (segment + 1 < map->segments && map->start[segment + 1] <= low) segment++;
-        float next[3];
-        for (int i = 0; i < 3; i++) {
-            int s = segment + 1 + i;
-            next[i] = s < map->segments && map->start[s] < high ? map->start[s] : INFINITY;
-        }
-        if (next[2] < high || (exponent == OCT_OCTAVE_FIRST && segment > 0))
-            return oct_fail("map: its values lie too close to 0, or change their spacing too often");
-        map->octave_segment[o] = segment;
-        map->octave_first[o] = next[0];
-        map->octave_second[o] = next[1];
+        int s = 0, o = exponent % OCT_OCTAVES;
+        while (lines->end[s] <= low) s++;
+        if (exponent == OCT_OCTAVE_FIRST && s > 0) return 0;
+        lines->octave_segment[o] = s;
+        lines->octave_first[o] = lines->end[s] < high ? lines->end[s] : INFINITY;
+        lines->octave_second[o] = INFINITY;
+        if (!(lines->end[s] < high) || !(lines->end[s + 1] < high)) continue;
+        lines->octave_second[o] = lines->end[s + 1];
+        if (lines->end[s + 2] < high) return 0;
     }
-    return 0;
+    return 1;
 }
 
-static float fast_position(const oct_map *map, float x)
+/* The same for cells. */
+static int fill_cells(oct_lines *lines)
+{
+    for (int place = 0; place < OCT_CELLS; place++) {
+        int exponent = OCT_OCTAVE_FIRST + place / 4;
+        double octave = ldexp(1, exponent - 127), quarter = octave / 4;
+        double low = octave + place % 4 * quarter, high = low + quarter;
+        int s = 0;
+        while ((double)lines->end[s] <= low) s++;
+        lines->cell_segment[exponent % OCT_OCTAVES * 4 + place % 4] = (uint8_t)s;
+        if ((double)lines->end[s] < high && (double)lines->end[s + 1] < high) return 0;
+    }
+    return 1;
+}
+
+static void add_chance(oct_map *map, const float *entry, const run *runs, int count, double scale)
+{
+    oct_lines *lines = &map->chance;
+    clear_lines(lines, scale);
+    add_line(lines, 0, 0, map->is_signed ? -1 : 0);
+    int first = map->is_signed ? 0 : 1;
+    /* Unsigned: the way from 0 to entry 1 has been dealt with, be it a run of its own or the
+     * beginning of one. */
+    if (!map->is_signed && runs[0].to > 1)
+        add_run(lines, entry, (run){1, runs[0].to}, (double)entry[1], -1);
+    for (int i = first; i < count; i++)
+        add_run(lines, entry, runs[i], i == 0 ? NOTHING : (double)entry[runs[i].from], -1);
+}
+
+static int fill_lines(oct_map *map, const float *entry)
+{
+    enum { SCALES = 64 };
+    run runs[OCT_SEGMENTS];
+    int count = find_runs(runs, entry, map->top);
+    if (count < 0) return -1;
+    clear_lines(&map->nearest, 1);
+    for (int i = 0; i < count; i++)
+        add_run(&map->nearest, entry, runs[i], (double)entry[runs[i].from], 0.5);
+    int found = fill_octaves(&map->nearest) && map->bound[1] > NOTHING / 2;
+    map->nearest.has_cells = fill_cells(&map->nearest);
+    for (int i = 0; found && !map->chance.has_cells; i++) {
+        if (i == SCALES) break;
+        add_chance(map, entry, runs, count, 1 + (double)i / SCALES);
+        map->chance.has_cells = fill_octaves(&map->chance) && fill_cells(&map->chance);
+    }
+    if (found && map->chance.has_cells) return 0;
+    return oct_fail("map: its values lie too close to 0, or change their spacing too often");
+}
+
+static float line_at(const oct_lines *lines, float x)
 {
     int s = 0;
-    while (s + 1 < map->segments && x >= map->start[s + 1]) s++;
-    return fmaf(x, map->slope[s], map->nearest[s]);
+    while (x >= lines->end[s]) s++;
+    return fmaf(x, lines->slope[s], lines->offset[s]);
 }
 
 /* How far the fast position may be from the whole number that a bound stands for. It never falls as
@@ -125,8 +180,8 @@ static void fill_doubt(oct_map *map)
 {
     float most = 0;
     for (int k = 1; k <= map->top; k++) {
-        float at = fabsf(fast_position(map, map->bound[k]) - (float)k);
-        float before = fabsf(fast_position(map, nextafterf(map->bound[k], 0)) - (float)k);
+        float at = fabsf(line_at(&map->nearest, map->bound[k]) - (float)k);
+        float before = fabsf(line_at(&map->nearest, nextafterf(map->bound[k], 0)) - (float)k);
         most = fmaxf(most, fmaxf(at, before));
     }
     map->doubt = 2 * most;
@@ -142,8 +197,7 @@ int oct_map_complete(oct_map *map)
         for (int b = 0; b < 4; b++) map->plane[b][code] = (uint8_t)(bits >> 8 * b);
     }
     fill_bounds(map, entry);
-    OCT_TRY(fill_segments(map, entry));
-    OCT_TRY(fill_octaves(map));
+    OCT_TRY(fill_lines(map, entry));
     fill_doubt(map);
     return 0;
 }

@@ -14,8 +14,7 @@ local cli = require "octet.cli"
 local octet = require "octet"
 local train = octet.train
 
--- In the order of the paper's table; "snippets" stands in for SST-2 where that cannot be had.
-local TABLE_4 = {"mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb"}
+-- "snippets" stands in for SST-2 where that cannot be had.
 local TASKS = {"sst2", "cola", "mrpc", "rte", "stsb", "qnli", "qqp", "mnli", "snippets", "all"}
 -- Small sets take more passes.
 local EPOCHS = {cola = 3, mrpc = 3, rte = 3, stsb = 3}
@@ -27,6 +26,8 @@ local PROGRAM = {
     cli.choice("task", TASKS, {help = "the task; sst2 where its data can be had, else snippets"}),
     cli.common.optim{default = "adam8"},
     cli.common.lr{default = 1e-4},
+    cli.choice("format", {"octet", "paper"}, {default = "octet", help = "of 8-bit state: Octet's, "
+      .. "or the paper's own (v itself, nearest values, blocks of 2048)"}),
     cli.number("weight-decay", {least = 0, most = 1, help = "decay of weights, not of biases and "
       .. "norms; 0.01 for adamw and adamw8, else 0"}),
     cli.number("warmup", {default = 0.06, least = 0, most = 1,
@@ -64,7 +65,7 @@ local FREE_ON_RESUME = {resume = true, threads = true, device = true, data = tru
 
 local function say(line) train.progress.write(line .. "\n") end
 
--- One run ------------------------------------------------------------------------------------------
+-- One run -----------------------------------------------------------------------------------------
 
 --- AdamW's usual groups: matrices decay, biases and norms do not.
 local function parameter_groups(model, weight_decay)
@@ -106,13 +107,19 @@ local function finetune(options, run)
     tokenizer = octet.text.wordpiece(source .. "/vocab.txt"), max_length = options.max_length,
     data = options.data, limit = options.limit, seed = options.seed,
   })
-  local task = data.task
+  local task, facts = data.task, octet.data.facts(data)
   say(octet.data.describe(data))
 
   local model = require "models.bert".load(source,
     {classes = task.classes, pooling = options.pooling})
+  local positions = model.config.max_position_embeddings
+  if math.max(data.train.longest, data.dev.longest) > positions then
+    error(("--max-length: %d, but this model reads %d tokens at most"):format(options.max_length,
+      positions), 0)
+  end
   local decay = options.weight_decay or options.optim:find "^adamw" and 0.01 or 0
-  local optimizer = octet.optim[options.optim](parameter_groups(model, decay), {lr = options.lr})
+  local optimizer = octet.optim[options.optim](parameter_groups(model, decay),
+    {lr = options.lr, format = options.format})
 
   local epochs = options.epochs or EPOCHS[task.name] or 1
   local steps_per_epoch = data.train:steps(options.batch)
@@ -125,13 +132,13 @@ local function finetune(options, run)
 
   run = run or train.run_folder.create(options.out,
     ("glue_finetune-%s-%s-%d"):format(task.name, options.optim, options.seed))
+  run:check_same("data", facts, {"task", "train", "dev"})
   train.model_folder.begin(run.folder, source, train.model_folder.config(model.config,
     label_names(task), {
       recipe = "glue_finetune", task = task.name, pair = task.pairs, pooling = options.pooling,
-      max_length = options.max_length, options = options,
+      max_length = options.max_length, data = facts, options = options,
     }))
 
-  local collapse
   local outcome = train.fit {
     model = model, optimizer = optimizer, run = run, show = true, say = say,
     batches = function(epoch, start)
@@ -141,14 +148,13 @@ local function finetune(options, run)
     loss = function(batch) return train.evaluate.loss(model(batch), batch) end,
     lr = function(step) return options.lr * factor(step - 1) end, clip = options.clip,
     evaluate = function(stop)
-      local scores
-      scores, collapse = score(model, data.dev, task, stop)
+      local scores, collapse = score(model, data.dev, task, stop)
       if scores and data.dev_mismatched then
         local other = score(model, data.dev_mismatched, task, stop)
         if not other then return nil end
         scores.accuracy_mismatched = other.accuracy
       end
-      return scores
+      return scores, collapse
     end,
     on_evaluation = function(scores, epoch, tell)
       tell(("epoch %.3g: %s"):format(epoch, train.result.metrics_text(scores)))
@@ -160,14 +166,14 @@ local function finetune(options, run)
   if outcome.interrupted then return nil, outcome.interrupted, run end
 
   local result = train.result.table({
-    recipe = "glue_finetune", task = task.name, data = octet.data.facts(data),
+    recipe = "glue_finetune", task = task.name, data = facts,
     optimizer = options.optim, learning_rate = options.lr, seed = options.seed,
     model = options.model or octet.hub.DEFAULT, parameters = model:parameter_count(),
-    notes = {collapse},
+    notes = {outcome.note},
   }, outcome)
   say(train.result.speed_text(result))
   for _, line in ipairs(train.result.state_text(optimizer:report())) do say(line) end
-  if collapse then say("note: " .. collapse) end
+  if outcome.note then say("note: " .. outcome.note) end
   train.model_folder.save_weights(run.folder, model)
   train.result.save_curve(run, ("%s, %s, seed %d"):format(task.title, options.optim, options.seed))
   run:save_json("result.json", result)
@@ -176,7 +182,7 @@ local function finetune(options, run)
   return result, nil, run
 end
 
--- Several runs ---------------------------------------------------------------------------------------
+-- Several runs ------------------------------------------------------------------------------------
 
 --- One row of a table like the paper's Table 4: the median over seeds of each task's first metric.
 local function print_table(medians, optim, seeds)
@@ -196,9 +202,28 @@ local function print_table(medians, optim, seeds)
     seeds == 1 and "one seed" or ("median of %d seeds"):format(seeds)))
 end
 
+--- The tasks of the table whose data can be had; the others are named.
+local function tasks_to_be_had(options)
+  local tasks = {}
+  for _, name in ipairs(octet.data.glue.NAMES) do
+    local task, why = octet.data.task(name), nil
+    if not octet.data.glue.find(task, options.data) then
+      local ok, reason = pcall(octet.data.glue.fetch, task)
+      why = not ok and reason
+    end
+    if why then
+      say(("%s is left out: its data cannot be had: %s"):format(task.title, cli.one_line(why)))
+    else
+      tasks[#tasks + 1] = name
+    end
+  end
+  if #tasks == 0 then error("--task all: none of GLUE's data can be had", 0) end
+  return tasks
+end
+
 --- All tasks, or all seeds of one, each in a folder of its own.
 local function finetune_many(options, folder)
-  local tasks = options.task == "all" and TABLE_4 or {options.task or "default"}
+  local tasks = options.task == "all" and tasks_to_be_had(options) or {options.task or "default"}
   folder = folder or train.run_folder.create(options.out, ("glue_finetune-%s-%s-%d"):format(
     options.task or "default", options.optim, options.seed))
   folder:save_json("config.json", {octet = {recipe = "glue_finetune", options = options}})
@@ -224,7 +249,7 @@ local function finetune_many(options, folder)
   return results
 end
 
--- The command ----------------------------------------------------------------------------------------
+-- The command -------------------------------------------------------------------------------------
 
 --- The options of the run that --resume names; only those that change no number may be given anew.
 local function resumed_options(options, given)
@@ -253,7 +278,8 @@ cli.main("glue_finetune", function()
   local folder
   if options.resume then options, folder = resumed_options(options, given) end
   local several = options.task == "all" or options.seeds > 1
-  local _, signal, run = (several and finetune_many or finetune)(options, folder)
+  local _, signal, run = train.signals.caught(several and finetune_many or finetune, options,
+    folder)
   if signal then
     say(("stopped by %s; go on with:\n  luajit %s --resume %s"):format(
       train.signals.name(signal), arg[0], run.folder))

@@ -103,11 +103,6 @@ INLINE vf lesser_magnitude(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (
 /* Distance to the nearest whole number, signed. */
 INLINE vf from_whole(vf x) { return (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT); }
 INLINE vi truncated(vf x) { return (vi)_mm512_cvttps_epi32((__m512)x); }
-INLINE vi truncated_unless_zero(vf x, vf magnitude)
-{
-    __m512i bits = (__m512i)magnitude;
-    return (vi)_mm512_maskz_cvttps_epi32(_mm512_test_epi32_mask(bits, bits), (__m512)x);
-}
 INLINE vf look_up(const float *table, vi at) { return (vf)_mm512_i32gather_ps((__m512i)at, table, 4); }
 /* `magnitude`, not negative, with the sign that x has not. */
 INLINE vf with_other_sign(vf magnitude, vf x)
@@ -116,45 +111,62 @@ INLINE vf with_other_sign(vf magnitude, vf x)
                                          _mm512_set1_epi32((int)0x80000000), 0xF2);
 }
 
-/* A map's tables, held in registers over a block: read from memory they would cost more than all
- * else in encoding. The empty instruction keeps the compiler from reading them again. */
-typedef struct tables {
-    __m512 first[2], second[2], slope, offset;
-    __m512i segment[2];
-} tables;
-
+/* Tables by which lines are found, held in registers over a block: read from memory they would cost
+ * more than all else in encoding. The empty instruction keeps the compiler from reading them again. */
 #define IN_REGISTER(x) __asm__("" : "+v"(x))
 
-INLINE tables tables_of(const oct_map *map, const float *offsets)
+typedef struct tables {
+    __m512 first[2], second[2], end, slope, offset;
+    __m512i segment[2];            /* of octaves, or of cells, as bytes */
+} tables;
+
+INLINE tables tables_of(const oct_lines *lines, int cells)
 {
     tables t;
     for (int i = 0; i < 2; i++) {
-        t.first[i] = _mm512_loadu_ps(map->octave_first + 16 * i);
-        t.second[i] = _mm512_loadu_ps(map->octave_second + 16 * i);
-        t.segment[i] = _mm512_loadu_si512(map->octave_segment + 16 * i);
-        IN_REGISTER(t.first[i]);
-        IN_REGISTER(t.second[i]);
+        if (cells) {
+            t.segment[i] = _mm512_loadu_si512(lines->cell_segment + 64 * i);
+        } else {
+            t.segment[i] = _mm512_loadu_si512(lines->octave_segment + 16 * i);
+            t.first[i] = _mm512_loadu_ps(lines->octave_first + 16 * i);
+            t.second[i] = _mm512_loadu_ps(lines->octave_second + 16 * i);
+            IN_REGISTER(t.first[i]);
+            IN_REGISTER(t.second[i]);
+        }
         IN_REGISTER(t.segment[i]);
     }
-    t.slope = _mm512_loadu_ps(map->slope);
-    t.offset = _mm512_loadu_ps(offsets);
+    t.end = _mm512_loadu_ps(lines->end);
+    t.slope = _mm512_loadu_ps(lines->slope);
+    t.offset = _mm512_loadu_ps(lines->offset);
+    if (cells) IN_REGISTER(t.end);
     IN_REGISTER(t.slope);
     IN_REGISTER(t.offset);
     return t;
 }
 
-/* `magnitude` is OCTAVE_LEAST or more. */
-INLINE line line_of(vf magnitude, const tables *t)
+/* `magnitude` is OCTAVE_LEAST or more. cells 1: by AVX-512 VBMI. */
+INLINE line line_of(vf magnitude, const tables *t, int cells)
 {
-    __m512i octave = _mm512_srli_epi32((__m512i)magnitude, 23);
-    __m512 first = _mm512_permutex2var_ps(t->first[0], octave, t->first[1]);
-    __m512 second = _mm512_permutex2var_ps(t->second[0], octave, t->second[1]);
-    __m512i segment = _mm512_permutex2var_epi32(t->segment[0], octave, t->segment[1]);
-    __mmask16 past_first = _mm512_cmp_ps_mask((__m512)magnitude, first, _CMP_GE_OQ);
-    __mmask16 past_second = _mm512_cmp_ps_mask((__m512)magnitude, second, _CMP_GE_OQ);
     const __m512i one = _mm512_set1_epi32(1);
-    segment = _mm512_mask_add_epi32(segment, past_first, segment, one);
-    segment = _mm512_mask_add_epi32(segment, past_second, segment, one);
+    __m512 y = (__m512)magnitude;
+    __m512i segment;
+    if (cells) {
+        /* The lowest byte of each lane counts; a look-up of floats reads 4 bits of it. */
+        segment = _mm512_srli_epi32((__m512i)magnitude, 21);
+        __asm__("vpermi2b %2, %1, %0" : "+v"(segment) : "v"(t->segment[0]), "v"(t->segment[1]));
+        __m512 end = _mm512_permutexvar_ps(segment, t->end);
+        __mmask16 past = _mm512_cmp_ps_mask(y, end, _CMP_GE_OQ);
+        segment = _mm512_mask_add_epi32(segment, past, segment, one);
+    } else {
+        __m512i octave = _mm512_srli_epi32((__m512i)magnitude, 23);
+        __m512 first = _mm512_permutex2var_ps(t->first[0], octave, t->first[1]);
+        __m512 second = _mm512_permutex2var_ps(t->second[0], octave, t->second[1]);
+        segment = _mm512_permutex2var_epi32(t->segment[0], octave, t->segment[1]);
+        __mmask16 past_first = _mm512_cmp_ps_mask(y, first, _CMP_GE_OQ);
+        __mmask16 past_second = _mm512_cmp_ps_mask(y, second, _CMP_GE_OQ);
+        segment = _mm512_mask_add_epi32(segment, past_first, segment, one);
+        segment = _mm512_mask_add_epi32(segment, past_second, segment, one);
+    }
     return (line){(vf)_mm512_permutexvar_ps(segment, t->slope),
                   (vf)_mm512_permutexvar_ps(segment, t->offset)};
 }
@@ -184,10 +196,6 @@ INLINE vf from_whole(vf x)
     return x - (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 INLINE vi truncated(vf x) { return (vi)_mm256_cvttps_epi32((__m256)x); }
-INLINE vi truncated_unless_zero(vf x, vf magnitude)
-{
-    return truncated(x) & (vi)(magnitude != vf_all(0));
-}
 INLINE vf look_up(const float *table, vi at) { return (vf)_mm256_i32gather_ps(table, (__m256i)at, 4); }
 INLINE vf with_other_sign(vf magnitude, vf x)
 {
@@ -196,12 +204,12 @@ INLINE vf with_other_sign(vf magnitude, vf x)
 
 typedef struct tables { const float *start, *slope, *offset; } tables;
 
-INLINE tables tables_of(const oct_map *map, const float *offsets)
+INLINE tables tables_of(const oct_lines *lines, int cells)
 {
-    return (tables){map->start, map->slope, offsets};
+    return (tables){lines->start, lines->slope, lines->offset};
 }
 
-INLINE line line_of(vf magnitude, const tables *t)
+INLINE line line_of(vf magnitude, const tables *t, int cells)
 {
     vi segment = {0};
     for (int s = 1; s < OCT_SEGMENTS; s++) segment -= (vi)(magnitude >= vf_all(t->start[s]));
@@ -243,6 +251,16 @@ INLINE vf one_and_draws(const uint32_t *words, int v)
     return (vf)((w & 0x7FFF80u) | 0x3F800040u);
 }
 
+/* x, which is not negative and below 1,000, where y is not 0, else 0: y's bits are many more. */
+INLINE vi unless_zero(vi x, vf y)
+{
+#if defined(OCT_ISA_avx512)
+    return (vi)_mm512_min_epu32((__m512i)x, (__m512i)y);
+#else
+    return (vi)_mm256_min_epu32((__m256i)x, (__m256i)y);
+#endif
+}
+
 /* A whole position as the code's place: signed maps run the other way here, from which 127 - x, the
  * saturated byte, is the code. So entry 128 with a minus becomes 127, which is the last there is. */
 INLINE vi placed(vf position, vf x, int is_signed)
@@ -260,12 +278,12 @@ INLINE void store_codes(uint8_t *codes, const vi places[VECTORS], int is_signed)
 static __attribute__((noinline, cold)) void
 encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *map)
 {
-    tables t = tables_of(map, map->nearest);
+    tables t = tables_of(&map->nearest, 0);
     vi places[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         vf scaled = vf_load(x + v * LANES) * inverse;
         vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-        line l = line_of(magnitude, &t);
+        line l = line_of(magnitude, &t, 0);
         vf position = vf_fma(magnitude, l.slope, l.offset), distance = vf_abs(from_whole(position));
         vi upper = vf_to_int(position);                        /* the whole number next to it */
         vi exact = upper + (vi)(magnitude < look_up(map->bound, upper));
@@ -280,14 +298,14 @@ encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *ma
 INLINE void encode_nearest(uint8_t *codes, const float *x, int64_t count, float inverse,
                            const oct_map *map, int is_signed)
 {
-    tables t = tables_of(map, map->nearest);
+    tables t = tables_of(&map->nearest, 0);
     for (int64_t i = 0; i < count; i += GROUP) {
         vf least = vf_all(1);
         vi places[VECTORS];
         for (int v = 0; v < VECTORS; v++) {
             vf scaled = vf_load(x + i + v * LANES) * inverse;
             vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-            line l = line_of(magnitude, &t);
+            line l = line_of(magnitude, &t, 0);
             vf position = vf_fma(magnitude, l.slope, l.offset);
             least = lesser_magnitude(least, from_whole(position));
             places[v] = placed(position, scaled, is_signed);
@@ -298,25 +316,31 @@ INLINE void encode_nearest(uint8_t *codes, const float *x, int64_t count, float 
     }
 }
 
-/* x[count] times `inverse`, to one of the two neighbours by the draw. In unsigned maps 0 alone is 0:
- * optim_ref.c. */
-INLINE void encode_stochastic(uint8_t *codes, const float *x, int64_t count, float inverse,
-                              const uint32_t *words, const oct_map *map, int is_signed)
+/* first[count] and second[count] times their inverses, to one of the two neighbours by the draw, in a
+ * signed and an unsigned map. */
+INLINE void encode_by_chance(uint8_t *first_codes, uint8_t *second_codes, const float *first,
+                             const float *second, int64_t count, float first_inverse,
+                             float second_inverse, const uint32_t *words,
+                             const oct_map *first_map, const oct_map *second_map, int cells)
 {
-    tables t = tables_of(map, map->stochastic);
+    tables t = tables_of(&first_map->chance, cells), u = tables_of(&second_map->chance, cells);
+    vf first_factor = vf_all(first_inverse * first_map->chance.scale);
+    vf second_factor = vf_all(second_inverse * second_map->chance.scale);
     for (int64_t i = 0; i < count; i += GROUP) {
-        vi places[VECTORS];
+        vi first_places[VECTORS], second_places[VECTORS];
         #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
-            vf scaled = vf_load(x + i + v * LANES) * inverse;
-            vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-            line l = line_of(magnitude, &t);
-            vf position = vf_fma(magnitude, l.slope, l.offset) +
-                          one_and_draws(words + i / 4, v);
-            places[v] = is_signed ? placed(position, scaled, 1)
-                        : truncated_unless_zero(vf_max(position, vf_all(1)), scaled);
+            vf draw = one_and_draws(words + i / 4, v);
+            vf x = vf_load(first + i + v * LANES) * first_factor;
+            vf y = vf_load(second + i + v * LANES) * second_factor;
+            vf a = greater_magnitude(x, vf_all(OCTAVE_LEAST));
+            vf b = greater_magnitude(y, vf_all(OCTAVE_LEAST));
+            line l = line_of(a, &t, cells), m = line_of(b, &u, cells);
+            first_places[v] = placed(vf_fma(a, l.slope, l.offset) + draw, x, 1);
+            second_places[v] = unless_zero(truncated(vf_fma(b, m.slope, m.offset) + draw), y);
         }
-        store_codes(codes + i, places, is_signed);
+        store_signed(first_codes + i, first_places);
+        store_unsigned(second_codes + i, second_places);
     }
 }
 

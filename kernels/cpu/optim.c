@@ -143,8 +143,8 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const 
     float second_inverse = keep_absmax(second_absmax, most_second);
     if (k.stochastic) {
         draw(b->words, count / 4, &b->keys, s->random_offset + (uint64_t)element / 64 * 4);
-        encode_stochastic(first_codes, b->first, count, first_inverse, b->words, s->map[0], 1);
-        encode_stochastic(second_codes, b->second, count, second_inverse, b->words, s->map[1], 0);
+        encode_by_chance(first_codes, second_codes, b->first, b->second, count, first_inverse,
+                         second_inverse, b->words, s->map[0], s->map[1], k.bytes);
     } else {
         encode_nearest(first_codes, b->first, count, first_inverse, s->map[0], 1);
         encode_nearest(second_codes, b->second, count, second_inverse, s->map[1], 0);

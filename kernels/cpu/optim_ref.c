@@ -49,17 +49,16 @@ static float one_and_draw(uint32_t half_word)
     return number;
 }
 
-/* In unsigned maps what is not 0 does not become 0: a v that vanished under a living m is a step of
- * m / epsilon. */
-static uint8_t code_stochastic(float x, float draw, const oct_map *map)
+/* x has been multiplied with map->chance.scale too. */
+static uint8_t code_by_chance(float x, float draw, const oct_map *map)
 {
+    const oct_lines *lines = &map->chance;
     float magnitude = fabsf(x);
     int segment = 0;
-    while (segment + 1 < map->segments && magnitude >= map->start[segment + 1]) segment++;
-    float position = fmaf(magnitude, map->slope[segment], map->stochastic[segment]) + draw;
+    while (magnitude >= lines->end[segment]) segment++;
+    float position = fmaf(magnitude, lines->slope[segment], lines->offset[segment]) + draw;
     int entry = position > (float)map->top ? map->top : (int)position;
-    if (!map->is_signed) entry = x == 0 ? 0 : entry < 1 ? 1 : entry;
-    return code_of(entry, x, map);
+    return code_of(x == 0 ? 0 : entry, x, map);
 }
 
 static float draw_of(const oct_optim_slot *slot, int64_t element)
@@ -128,9 +127,9 @@ static int64_t step_block(const oct_optim_slot *s, int64_t at, int64_t count)
         float *absmax = s->absmax[k] + block;
         oct_quantize_ref(codes, absmax, state[k], count, s->block, s->map[k]);
         if (!s->stochastic) continue;
+        float factor = inverse_of(*absmax) * s->map[k]->chance.scale;
         for (int64_t i = 0; i < count; i++)
-            codes[i] = code_stochastic(state[k][i] * inverse_of(*absmax), draw_of(s, at + i),
-                                       s->map[k]);
+            codes[i] = code_by_chance(state[k][i] * factor, draw_of(s, at + i), s->map[k]);
     }
     return left_out;
 }

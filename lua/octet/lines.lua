@@ -1,5 +1,5 @@
---- Standard input and output by lines: what has arrived is handed on at once, and what is written is
--- known to have been written.
+--- Standard input and output by lines: what has arrived is handed on at once, and what is written
+-- is known to have been written.
 -- @module octet.lines
 local ffi = require "ffi"
 local binding = require "octet.binding"

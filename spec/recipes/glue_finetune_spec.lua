@@ -164,11 +164,13 @@ describe("a fine-tuning that is stopped", function()
       for number, seconds in ipairs {0.1, 0.2, 0.4} do
         local run = ("%s/%s%d"):format(home, signal, number)
         local status, out = stop(run, signal, seconds)
+        -- Killed while it was still loading, it has nothing to go on with.
         if status ~= 0 and file.is_file(run .. "/config.json") then
           if signal ~= "KILL" then
             assert.equal(signal == "INT" and 130 or 143, status)
-            assert.matches("stopped by .*; go on with:\n  luajit recipes/glue_finetune.lua "
-              .. "%-%-resume " .. run, out)
+            assert.matches("stopped by ", out)
+            assert.truthy(out:find("go on with:\n  luajit recipes/glue_finetune.lua --resume "
+              .. run .. "\n", 1, true))
           end
           local err
           status, out, err = tiny.run("glue_finetune", {"--resume", run})
@@ -189,9 +191,35 @@ describe("a fine-tuning that is stopped", function()
     file.remove(run .. "/result.json")
     status, _, err = tiny.run("glue_finetune", {"--resume", run, "--batch", "4"})
     assert.equal(1, status)
-    assert.equal("glue_finetune: --batch cannot be given with --resume: the run keeps its own (8)\n",
-      err)
+    assert.equal("glue_finetune: --batch cannot be given with --resume: the run keeps its own "
+      .. "(8)\n", err)
     assert.equal(0, (tiny.run("glue_finetune", {"--resume", run, "--threads", "1"})))
+  end)
+
+  it("does not go on with other data", function()
+    local run, other = home .. "/same", home .. "/other"
+    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
+    file.remove(run .. "/result.json")
+    tiny.data(other, "SST-2", 63)
+    local status, _, err = tiny.run("glue_finetune", {"--resume", run, "--data", other})
+    assert.equal(1, status)
+    assert.matches("^glue_finetune: %-%-resume: the data of .* train is 63, expected 64\n$", err)
+  end)
+
+  it("does not go on with options that no option could have been", function()
+    local run = home .. "/tampered"
+    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
+    file.remove(run .. "/result.json")
+    local config = file.read_json(run .. "/config.json")
+    for name, value in pairs {lr = -1, task = "sst3", batch = 1.5, nonsense = 1, optim = {}} do
+      local options = {}
+      for key, kept in pairs(config.octet.options) do options[key] = kept end
+      options[name] = value
+      file.save_json(run .. "/config.json", {octet = {recipe = "glue_finetune", options = options}})
+      local status, _, err = tiny.run("glue_finetune", {"--resume", run})
+      assert.equal(1, status)
+      assert.matches("^glue_finetune: .*config.json: .*" .. name, err)
+    end
   end)
 end)
 
@@ -212,6 +240,20 @@ describe("several fine-tunings", function()
     assert.matches("optimizer +MRPC +Mean\nadam8 +[%d.]+ +[%d.]+\n.*median of 3 seeds", out)
   end)
 
+  it("stop at a signal, with the line that goes on", function()
+    local run = home .. "/stopped-seeds"
+    local status, out = finetune({"--task", "rte", "--seeds", "6", "--epochs", "2", "--out", run},
+      {before = ([[(sleep 0.4; kill -INT $(cat %s.pid)) 2>/dev/null &
+        sh -c 'echo $$ > %s.pid; exec "$@"' sh]]):format(run, run)})
+    if status ~= 0 then
+      assert.equal(130, status)
+      assert.truthy(out:find("stopped by Ctrl-C; go on with:\n  luajit "
+        .. "recipes/glue_finetune.lua --resume " .. run .. "\n", 1, true))
+      assert.equal(0, (tiny.run("glue_finetune", {"--resume", run})))
+    end
+    assert.equal(6, file.read_json(run .. "/result.json").median.rte.runs)
+  end)
+
   it("of all tasks print a table, and go on where they were stopped", function()
     local run = home .. "/all"
     local arguments = {"--task", "all", "--epochs", "1", "--out", run}
@@ -230,6 +272,45 @@ describe("several fine-tunings", function()
   end)
 end)
 
+describe("where data cannot be had", function()
+  -- A proxy that refuses: no spec goes through the network.
+  local before
+  setup(function()
+    before = ("export https_proxy=http://127.0.0.1:9 XDG_CACHE_HOME=%s/cache OCTET_DATA=;")
+      :format(home)
+  end)
+
+  it("the table leaves the task out, and says so", function()
+    local some = home .. "/some"
+    tiny.data(some, "CoLA")
+    tiny.data(some, "RTE")
+    local status, out = finetune({"--task", "all", "--data", some, "--epochs", "1", "--out",
+      home .. "/some-run"}, {before = before})
+    assert.equal(0, status)
+    assert.equal(6, select(2, out:gsub("is left out: its data cannot be had: ", "")))
+    assert.matches("optimizer +RTE +CoLA +Mean\n", out)
+  end)
+
+  it("the default task stands on the snippets, and the first line says so", function()
+    local rows = {}
+    for n = 1, 200 do
+      local text, label = tiny.sentence(n)
+      rows[n] = ("%d\t%.1f\t%s"):format(n, label == 1 and 1.5 or -1.5, text)
+    end
+    local place = home .. "/cache/octet/data/snippets"
+    file.make_folder(place)
+    file.save(place .. "/movieReviewSnippets_GroundTruth.txt", table.concat(rows, "\n") .. "\n")
+    local run = home .. "/default"
+    local status, out, err = finetune({"--data", home .. "/nothing", "--epochs", "1", "--out", run},
+      {before = before})
+    assert.equal(0, status, err)
+    assert.matches("^movie%-review snippets: .*used instead of SST%-2: ", out)
+    local result = file.read_json(run .. "/result.json")
+    assert.equal("snippets", result.task)
+    assert.is_string(result.data.instead_of_sst2)
+  end)
+end)
+
 describe("glue_finetune says in one line", function()
   local function failure(arguments, o)
     local status, _, err = finetune(arguments, o)
@@ -240,7 +321,8 @@ describe("glue_finetune says in one line", function()
   end
 
   it("what an option, a task, an optimizer should have been", function()
-    assert.matches("^unknown option %-%-optm; did you mean %-%-optim%?", failure {"--optm", "adam8"})
+    assert.matches("^unknown option %-%-optm; did you mean %-%-optim%?",
+      failure {"--optm", "adam8"})
     assert.matches('unknown task "sst%-2"; it is one of sst2, ', failure {"--task", "sst-2"})
     assert.matches('unknown optimizer "adam_8"; it is one of adam8, ',
       failure {"--optim", "adam_8"})
@@ -260,7 +342,8 @@ describe("glue_finetune says in one line", function()
   end
 
   it("which line of the data is wrong, and how", function()
-    assert.matches('train.tsv line 3: label "2", expected 0 to 1', with_data("label", "sentence\tlabel\nfine\t1\nbad\t2\n"))
+    assert.matches('train.tsv line 3: label "2", expected 0 to 1', with_data("label",
+      "sentence\tlabel\nfine\t1\nbad\t2\n"))
     assert.matches("train.tsv line 3: ", with_data("columns", "sentence\tlabel\nfine\t1\nbad\n"))
     assert.matches("train.tsv line 2: .*UTF%-8",
       with_data("utf8", "sentence\tlabel\nf\255ne\t1\nbad\t0\n"))
@@ -282,7 +365,8 @@ describe("glue_finetune says in one line", function()
       file.save(folder .. "/vocab.txt", "[PAD]\n[CLS]\n[SEP]\nthe\n")
     end))
     assert.matches("model.safetensors", with_model("cut", function(folder)
-      file.save(folder .. "/model.safetensors", file.read(folder .. "/model.safetensors"):sub(1, -9))
+      local path = folder .. "/model.safetensors"
+      file.save(path, file.read(path):sub(1, -9))
     end))
     assert.matches("model.safetensors", with_model("header", function(folder)
       file.save(folder .. "/model.safetensors", "\255\255\255\255\255\255\255\127{}")
@@ -295,6 +379,15 @@ describe("glue_finetune says in one line", function()
     end))
   end)
 
+  it("that the texts are longer than the model reads", function()
+    local long = home .. "/long"
+    tiny.data(long, "SST-2")
+    file.save(long .. "/SST-2/dev.tsv", "sentence\tlabel\n" .. ("the film "):rep(60) .. "\t1\n")
+    assert.equal("--max-length: 128, but this model reads 64 tokens at most",
+      failure {"--task", "sst2", "--data", long, "--out", home .. "/run-long"})
+    assert.is_false(file.is_folder(home .. "/run-long"))
+  end)
+
   it("that the loss is not a number, at which step, and what is kept", function()
     local folder = tiny.model(home .. "/model-poison", {poison = true})
     local rows = file.read(data .. "/SST-2/train.tsv")
@@ -304,7 +397,8 @@ describe("glue_finetune says in one line", function()
     local run = home .. "/run-poison"
     local err = failure {"--task", "sst2", "--data", poisoned, "--model", folder, "--out", run,
       "--checkpoint-every", "1"}
-    local step, good = err:match "^the loss is %-?nan at step (%d+) %(epoch 1%): .* of step (%d+), is kept in "
+    local step, good = err:match(
+      "^the loss is nan at step (%d+) %(epoch 1%): .* of step (%d+), is kept in ")
     assert.equal(tonumber(step) - 1, tonumber(good), err)
     assert.is_true(file.is_file(run .. "/checkpoint/last.safetensors"))
   end)

@@ -1,8 +1,7 @@
---- A BERT of 2 layers, 32 wide, with random weights, and small data sets in GLUE's layouts: what the
--- recipes' specs run on.
+--- A BERT of 2 layers, 32 wide, with random weights, and small data sets in GLUE's layouts: what
+-- the recipes' specs run on.
 local file = require "octet.file"
 local octet = require "octet"
-local model_folder = require "octet.train.model_folder"
 
 local M = {}
 
@@ -117,7 +116,7 @@ local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 --- Run a recipe.
 -- @tparam string name
 -- @tparam {string,...} arguments
--- @tparam[opt] table o `before`: shell commands; `input`: standard input
+-- @tparam[opt] table o `before`: shell commands; `input`: standard input; `output`: its file
 -- @treturn number exit status
 -- @treturn string standard output
 -- @treturn string standard error
@@ -128,8 +127,10 @@ function M.run(name, arguments, o)
   local errors, input = os.tmpname(), os.tmpname()
   file.save(input, o.input or "")
   -- One thread: what is so small gains nothing by two, and other work is not held up.
-  local pipe = io.popen(("export OMP_NUM_THREADS=1; %s luajit recipes/%s.lua %s < %s 2> %s; s=$?; "
-    .. "echo; echo $s"):format(o.before or "", name, table.concat(words, " "), input, errors))
+  local command = ("luajit recipes/%s.lua %s < %s 2> %s %s"):format(name,
+    table.concat(words, " "), input, errors, o.output and "> " .. o.output or "")
+  local pipe = io.popen(("export OMP_NUM_THREADS=1; %s %s; s=$?; echo; echo $s"):format(
+    o.before or "", command))
   local out = pipe:read "*a"
   pipe:close()
   local text = file.read(errors)

@@ -230,7 +230,9 @@ describe("WordPiece", function()
       it("a text with " .. name, function()
         local tokenizer = text.wordpiece(vocabulary())
         assert.error_matches(function() tokenizer:encode("a", bad) end,
-          "^text 2: byte 2 %(0x%x%x%) is not UTF%-8$")
+          "^pair 1, second text: byte 2 %(0x%x%x%) is not UTF%-8$")
+        assert.error_matches(function() tokenizer:encode_all {"a", "b", bad} end,
+          "^text 3: byte 2 %(0x%x%x%) is not UTF%-8$")
       end)
     end
     it("a text that is no string", function()

@@ -18,7 +18,7 @@ Fit.__index = Fit
 --- Where a run begins; what a position holds.
 -- `epoch` and `batch`: epochs done, and batches done of the one after them; `due`: an evaluation
 -- comes first; `ended`: no step is left; `loss_sum`, `loss_count`: since the last evaluation;
--- `best`: step, epoch and value of the best evaluation so far; `last`: metrics of the last one.
+-- `best`: step, epoch and value of the best evaluation so far; `last`, `note`: of the last one.
 function M.beginning()
   return {epoch = 0, batch = 0, step = 0, tokens = 0, examples = 0, loss_sum = 0, loss_count = 0,
     due = false, ended = false}
@@ -31,8 +31,9 @@ local function is_finite(x) return x == x and x ~= math.huge and x ~= -math.huge
 
 function Fit:fail_not_finite(what, value)
   local good = self.o.run and self.saved_step
+  value = value ~= value and "nan" or tostring(value)
   error(("%s is %s at step %d (epoch %d): training has diverged and stops here; %s. A smaller "
-    .. "--lr often helps"):format(what, tostring(value), self.position.step + 1,
+    .. "--lr often helps"):format(what, value, self.position.step + 1,
     self.position.epoch + 1, good and ("the last good checkpoint, of step %d, is kept in %s")
       :format(good, self.o.run:path "checkpoint") or "there is no checkpoint yet"), 0)
 end
@@ -90,7 +91,8 @@ function Fit:checkpoint(is_best)
   local o = self.o
   if not o.run then return end
   local begun = machine.clock()
-  o.run:checkpoint(self.position, self.seconds, is_best)
+  o.run:checkpoint(self.position, {seconds = self.seconds,
+    evaluation_seconds = self.evaluation_seconds}, is_best)
   self.saved_step = self.position.step
   if self.bar then self.bar:pause(machine.clock() - begun) end
 end
@@ -100,12 +102,12 @@ end
 function Fit:evaluation()
   local o, p = self.o, self.position
   local begun = machine.clock()
-  local metrics = o.evaluate(signals.seen)
+  local metrics, note = o.evaluate(signals.seen)
   if not metrics then return false end
   local took = machine.clock() - begun
   self.evaluation_seconds = self.evaluation_seconds + took
   p.due = false
-  p.last = metrics
+  p.last, p.note = metrics, note
   local value = metrics[o.metrics[1]]
   local epochs = p.epoch + p.batch / o.steps_per_epoch
   local is_best = not p.best or o.better(value, p.best.value)
@@ -175,7 +177,7 @@ end
 
 function Fit:run()
   local p = self.position
-  while true do
+  while not signals.seen() do
     if p.due then
       if self.bar and (p.epoch ~= self.bar_epoch or p.ended) then self:close_bar() end
       if not self:evaluation() then break end
@@ -191,7 +193,7 @@ function Fit:run()
   return {
     interrupted = signal, steps = p.step, tokens = p.tokens, examples = p.examples,
     epochs = p.epoch, seconds = self.seconds, evaluation_seconds = self.evaluation_seconds,
-    metrics = p.last, best = p.best,
+    metrics = p.last, note = p.note, best = p.best,
   }
 end
 
@@ -204,9 +206,10 @@ function Fit:begin()
   self.position, self.seconds, self.evaluation_seconds = M.beginning(), 0, 0
   if not run then return end
   run:attach(o.model, o.optimizer)
-  local position, seconds = run:restore()
+  local position, clock = run:restore()
   if position then
-    self.position, self.seconds, self.saved_step = position, seconds, position.step
+    self.position, self.saved_step = position, position.step
+    self.seconds, self.evaluation_seconds = clock.seconds, clock.evaluation_seconds
     o.say(("goes on after step %d of %d"):format(position.step, o.total_steps))
   end
   run:open_logs({"step", "epoch", "train_loss", unpack(o.metrics)}, self.position)
@@ -220,13 +223,13 @@ end
 --   the first `first`; each with `tokens` (real ones) and `examples`;
 -- - `loss(batch)`: the loss, a scalar tensor; `lr(step)`: the learning rate of a step (1-based);
 --   `clip`: largest norm of the gradient (0: any);
--- - `evaluate(stop)`: a table of metrics by name, or nil where stop() became true; `metrics`: their
---   names, the first is the one that tells the best; `better(a, b)`: is a better than b (the
---   larger, where it is left out);
+-- - `evaluate(stop)`: a table of metrics by name, or nil where stop() became true, and a sentence
+--   worth noting, if there is one; `metrics`: their names, the first is the one that tells the
+--   best; `better(a, b)`: is a better than b (the larger, where it is left out);
 -- - `steps_per_epoch`, `epochs`, `steps` (a limit), `evaluate_every`, `checkpoint_every` (steps);
 -- - `show`: a progress bar; `say(line)`; `on_evaluation(metrics, epochs, say)`.
 -- @treturn table steps, tokens, examples, epochs, seconds (of training), evaluation_seconds,
--- metrics, best, and `interrupted`: the number of the signal that ended it
+-- metrics, note, best, and `interrupted`: the number of the signal that ended it
 function M.fit(o)
   local settings = setmetatable({
     better = o.better or larger, on_evaluation = o.on_evaluation or nothing, say = o.say or nothing,

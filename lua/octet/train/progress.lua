@@ -124,7 +124,10 @@ function Progress:line_text(columns)
     local tail = table.concat(parts, "  ")
     local room = columns - #head - #tail - 3 - (self.utf8 and 0 or 2)
     if room >= 8 then
-      return head .. " " .. bar_text(part, math.min(room, 40), self.utf8) .. "  " .. tail
+      -- Never wider than it was, so that it does not jump as the figures behind it change.
+      if columns ~= self.last_columns then self.cells, self.last_columns = 40, columns end
+      self.cells = math.min(self.cells, room)
+      return head .. " " .. bar_text(part, self.cells, self.utf8) .. "  " .. tail
     end
     if #head + 2 + #tail <= columns or #parts == 0 then
       return (head .. "  " .. tail):sub(1, columns)
