@@ -112,6 +112,11 @@ local function finetune(options, run)
 
   local model = require "models.bert".load(source,
     {classes = task.classes, pooling = options.pooling})
+  local positions = model.config.max_position_embeddings
+  if math.max(data.train.longest, data.dev.longest) > positions then
+    error(("--max-length: %d, but this model reads %d tokens at most"):format(options.max_length,
+      positions), 0)
+  end
   local decay = options.weight_decay or options.optim:find "^adamw" and 0.01 or 0
   local optimizer = octet.optim[options.optim](parameter_groups(model, decay),
     {lr = options.lr, format = options.format})
@@ -273,7 +278,8 @@ cli.main("glue_finetune", function()
   local folder
   if options.resume then options, folder = resumed_options(options, given) end
   local several = options.task == "all" or options.seeds > 1
-  local _, signal, run = (several and finetune_many or finetune)(options, folder)
+  local _, signal, run = train.signals.caught(several and finetune_many or finetune, options,
+    folder)
   if signal then
     say(("stopped by %s; go on with:\n  luajit %s --resume %s"):format(
       train.signals.name(signal), arg[0], run.folder))

@@ -58,7 +58,7 @@ end
 --- What the model says of some texts, as lines.
 local function predict(model, tokenizer, about, options, texts, first)
   local a, b = split(texts, about, first)
-  local longest = about.max_length or model.config.max_position_embeddings
+  local longest = math.min(about.max_length or math.huge, model.config.max_position_embeddings)
   local set = octet.data.dataset {encoding = tokenizer:encode_all(a, b, longest),
     classes = about.classes}
   local out = {}
@@ -91,7 +91,7 @@ cli.main("predict", function()
     done = done + #texts
   end
   if options.text then
-    answer {options.text}
+    answer {(options.text:gsub("[\r\n]+", " "))}
   else
     -- As many lines as there are by now: at once at a keyboard, in batches from a file.
     for texts in lines.arriving() do answer(texts) end

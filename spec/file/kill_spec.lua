@@ -54,6 +54,18 @@ describe("a save that is killed", function()
     return
   end
 
+  it("would have synced the file before it got its name, and the folder after", function()
+    local folder = os.tmpname()
+    os.remove(folder)
+    file.make_folder(folder)
+    file.save(folder .. "/save.lua", SAVE)
+    save_killed(folder, folder .. "/save.lua", "-o " .. folder .. "/trace")
+    local order = {}
+    for call in file.read(folder .. "/trace"):gmatch "(%l+)%(" do order[#order + 1] = call end
+    assert.is_truthy(table.concat(order, " "):find("write fsync rename fsync$"))
+    file.remove_folder(folder)
+  end)
+
   it("leaves the former file or the new one at every system call", function()
     local folder = os.tmpname()
     os.remove(folder)

@@ -83,6 +83,37 @@ describe("where memory ends", function()
     end)
   end)
 
+  it("a tensor that is damaged or does not fit leaves none behind", function()
+    safetensors.save(path, tensors)
+    local whole = file.read(path)
+    file.save(path, whole:sub(1, -2) .. "x")
+    local before = live()
+    for _ = 1, 100 do
+      assert.is_false((pcall(function() safetensors.open(path):read "c" end)))
+      assert.is_false((pcall(function() safetensors.open(path):read("c", tensors.a) end)))
+    end
+    assert.same(before, live())
+  end)
+
+  it("loading again and again takes no more of it", function()
+    local header = '{"a":{"dtype":"F16","shape":[100000],"data_offsets":[0,200000]}}'
+    file.save(path, ffi.string(ffi.new("uint64_t[1]", #header), 8) .. header .. ("a"):rep(200000))
+    local function resident_kb()
+      local status = assert(io.open "/proc/self/status")
+      local kb = tonumber(status:read("*a"):match "VmRSS:%s*(%d+)")
+      status:close()
+      return kb
+    end
+    local into, first = tensor.zeros {100000}, nil
+    for i = 1, 400 do
+      local opened = safetensors.open(path)
+      opened:read("a", into)
+      opened:close()
+      if i == 100 then first = resident_kb() end
+    end
+    assert.is_true(resident_kb() - first < 8000, resident_kb() - first)
+  end)
+
   it("reading, hashing, listing and logging leave nothing behind", function()
     file.save(path, "text")
     sweep(function()

@@ -132,6 +132,11 @@ describe("a training loop", function()
     local log, metrics = run:history()
     assert.equal(18, #log.loss)
     assert.same({6, 12, 18}, metrics.step)
+    for epoch = 1, 3 do
+      local sum = 0
+      for i = 6 * epoch - 5, 6 * epoch do sum = sum + log.loss[i] end
+      assert.near(sum / 6, metrics.train_loss[epoch], 1e-7)
+    end
     assert.same({1, 2, 3}, metrics.epoch)
     assert.equal(0.1 / 18, log.lr[18])
     assert.equal(18, checkpoint.position(run:checkpoint_path()).step)
@@ -170,6 +175,8 @@ describe("a training loop", function()
         end, {evaluate_every = 4})
         if sent and not (result.steps == 18 and not result.interrupted) then
           assert.equal(15, result.interrupted)
+          -- Nothing that was done is lost.
+          assert.equal(result.steps, checkpoint.position(run:checkpoint_path()).step)
           result = train(run_folder.open(scratch(what .. stop_at)), nil, {evaluate_every = 4})
         end
         assert.is_nil(result.interrupted)
@@ -203,7 +210,7 @@ describe("a training loop", function()
       local run = create "a"
       local ok, err = pcall(train, run, nil, {nan_at = 9})
       assert.is_false(ok, err)
-      assert.matches("^the loss is %-?nan at step 9 %(epoch 2%): .*the last good checkpoint, "
+      assert.matches("^the loss is nan at step 9 %(epoch 2%): .*the last good checkpoint, "
         .. "of step 6, is kept in " .. run:path "checkpoint":gsub("%p", "%%%0"), err)
       assert.equal(6, checkpoint.position(run:checkpoint_path()).step)
       assert.is_nil(err:find "\n")

@@ -31,8 +31,9 @@ local function is_finite(x) return x == x and x ~= math.huge and x ~= -math.huge
 
 function Fit:fail_not_finite(what, value)
   local good = self.o.run and self.saved_step
+  value = value ~= value and "nan" or tostring(value)
   error(("%s is %s at step %d (epoch %d): training has diverged and stops here; %s. A smaller "
-    .. "--lr often helps"):format(what, tostring(value), self.position.step + 1,
+    .. "--lr often helps"):format(what, value, self.position.step + 1,
     self.position.epoch + 1, good and ("the last good checkpoint, of step %d, is kept in %s")
       :format(good, self.o.run:path "checkpoint") or "there is no checkpoint yet"), 0)
 end
@@ -176,7 +177,7 @@ end
 
 function Fit:run()
   local p = self.position
-  while true do
+  while not signals.seen() do
     if p.due then
       if self.bar and (p.epoch ~= self.bar_epoch or p.ended) then self:close_bar() end
       if not self:evaluation() then break end

@@ -91,13 +91,15 @@ function M.describe(folder)
     error(("%s: id2label has %d names, expected one for each class from 0 on")
       :format(path, count), 0)
   end
+  local pair
+  if type(own.pair) == "boolean" then pair = own.pair end
   local regression = classes == 1 or config.problem_type == "regression"
   return {
     classes = classes, labels = not regression and labels or nil,
     pooling = (own.pooling == "mean" or own.pooling == "cls") and own.pooling or "cls",
     max_length = whole(own.max_length, 3, 2^20) and own.max_length or nil,
     task = type(own.task) == "string" and own.task or nil,
-    pair = type(own.pair) == "boolean" and own.pair or nil,
+    pair = pair,
   }
 end
 

@@ -129,9 +129,12 @@ end
 function M.save_curve(run, title)
   local plot = require "octet.plot"
   local log, metrics = run:history()
+  local steps, losses = log.step or {}, log.loss or {}
+  -- Over a twenty-fifth of the run: short enough to follow it, long enough to be smooth.
+  local keep = 1 - 1 / math.max(4, math.min(100, #losses / 25))
   local panels = {{x = "step", y = "training loss", series = {
-    {name = "each step", x = log.step or {}, y = log.loss or {}, faint = true},
-    {name = "smoothed", x = log.step or {}, y = plot.smooth(log.loss or {}, 0.98)},
+    {name = "each step", x = steps, y = losses, faint = true},
+    {name = "smoothed", x = steps, y = plot.smooth(losses, keep)},
   }}}
   local names, scores = {}, {}
   for name in pairs(metrics) do
