@@ -34,7 +34,8 @@ local function run(o)
 
   local function line(name, seconds, amount, limit, unit)
     if o.only and not name:find(o.only, 1, true) then return end
-    io.write(("%-46s %9.1f us %8.1f %-7s %5.0f %%\n"):format(name, seconds * 1e6,
+    if seconds <= 0 then return print(("%-52s lost in noise"):format(name)) end
+    io.write(("%-52s %9.1f us %8.1f %-7s %5.0f %%\n"):format(name, seconds * 1e6,
       amount / seconds / 1e9, unit, amount / seconds / limit * 100))
     io.flush()
   end
@@ -73,7 +74,7 @@ local function run(o)
         y:sum():backward()
         y:zero_grad()
       end)
-      line(name .. ", backwards", math.max(time(both) - forward_time - plain, 1e-9), backward,
+      line(name .. ", backwards", time(both) - forward_time - plain, backward,
         limit or copy, unit or "GB/s")
     end
   end
