@@ -124,19 +124,17 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const 
                                               first_codes + i, second_codes + i, s, first_scale,
                                               second_scale);
             for (int v = 0; v < VECTORS; v++) {
-                first[v] = vf_load(b->first + i + v * LANES);
-                second[v] = vf_load(b->second + i + v * LANES);
+                most_first = greater_magnitude(most_first, vf_load(b->first + i + v * LANES));
+                most_second = vf_max(most_second, vf_load(b->second + i + v * LANES));
             }
         } else {
             for (int v = 0; v < VECTORS; v++) {
                 vf_store(p + i + v * LANES, new_p[v]);
                 vf_store(b->first + i + v * LANES, first[v]);
                 vf_store(b->second + i + v * LANES, second[v]);
+                most_first = greater_magnitude(most_first, first[v]);
+                most_second = vf_max(most_second, second[v]);
             }
-        }
-        for (int v = 0; v < VECTORS; v++) {
-            most_first = greater_magnitude(most_first, first[v]);
-            most_second = vf_max(most_second, second[v]);
         }
     }
     float first_inverse = keep_absmax(first_absmax, most_first);
