@@ -3,6 +3,11 @@
 -- @module octet.binding
 local ffi = require "ffi"
 
+-- LuaJIT 2.1.0-beta3 may fold the reading of a C buffer into a later operation, past a call that
+-- writes the buffer anew: stop - start of two readings of a clock was 0. Without that folding it
+-- reads where the program says.
+jit.opt.start "-fuse"
+
 local M = {}
 
 local function directory_of_this_file()

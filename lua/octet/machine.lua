@@ -114,9 +114,7 @@ end
 -- @treturn number seconds
 function M.clock()
   check(C.oct_clock(seconds_out), 2)
-  -- Without the addition LuaJIT 2.1.0-beta3 may read the buffer as an operand of whatever uses the
-  -- result, after a later call has written there: stop - start is then 0.
-  return seconds_out[0] + 0
+  return seconds_out[0]
 end
 
 --- @treturn string MAJOR.MINOR.PATCH

@@ -84,7 +84,7 @@ function Optimizer:clip_norm(max_norm)
       2)
   end
   check(C.oct_optim_grad_norm(double_out, count_out, handle_of(self)), 2)
-  local norm, not_finite = double_out[0] + 0, tonumber(count_out[0])
+  local norm, not_finite = double_out[0], tonumber(count_out[0])
   self.grad_scale = math.min(1, max_norm / (norm + 1e-6))
   return not_finite > 0 and math.huge or norm, not_finite
 end

@@ -62,7 +62,7 @@ end
 
 local function clock()
   binding.check(binding.C.oct_clock(double_out), 2)
-  return double_out[0] + 0         -- see octet.machine.clock
+  return double_out[0]
 end
 
 --- Begin to show a loop.
