@@ -2,8 +2,8 @@
  *
  * The cache: a training step asks for the same sizes again and again, with packed batches making
  * them differ a little. Sizes are rounded up to one of 8 steps within each power of two (waste at
- * most 12.5 %), and a freed block waits in its class for the next of that class. What waits is
- * bounded: past `cache_limit` over what is in use, freed blocks go back to the system. */
+ * most 12.5 %), and a freed block waits in its class for the next request that it can serve. What
+ * waits is bounded by the peak of what was in use; beyond it, the smallest go back to the system. */
 #include "core/memory.h"
 
 #include <pthread.h>
@@ -105,88 +105,112 @@ int oct_memory_reset_peak(void)
     return 0;
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------ */
+/* ---- blocks ----------------------------------------------------------------------------------- */
 
 enum { ALIGNMENT = 64, SLACK = 64, STEPS = 8, CLASSES = 64 * STEPS, HUGE_PAGE = 2 << 20 };
 
-typedef struct free_block { struct free_block *next; } free_block;
-static free_block *cache[CLASSES];
+/* Stands before every block, in a cache line of its own. */
+typedef struct header {
+    struct header *next;           /* while it waits in the cache */
+    int class;
+} header;
+_Static_assert(sizeof(header) <= ALIGNMENT, "a header fits in front of a block");
+
+static header *cache[CLASSES];
 static int64_t cached_bytes;
 
-/* The class of a size, and the size that the class holds. */
-static int size_class(size_t bytes, size_t *rounded)
+static header *header_of(void *block) { return (header *)((char *)block - ALIGNMENT); }
+static void *block_of(header *h) { return (char *)h + ALIGNMENT; }
+
+/* The smallest class that holds so many bytes. */
+static int size_class(size_t bytes)
 {
     size_t wanted = bytes < 512 ? 512 : bytes;
     int power = 63 - __builtin_clzll(wanted);
     size_t step = ((size_t)1 << power) / STEPS;
-    size_t steps = (wanted - ((size_t)1 << power) + step - 1) / step;
-    *rounded = ((size_t)1 << power) + steps * step;
-    return power * STEPS + (int)steps;
+    return power * STEPS + (int)((wanted - ((size_t)1 << power) + step - 1) / step);
 }
 
-static void *system_block(size_t rounded)
+static size_t class_bytes(int class)
 {
-    size_t alignment = rounded >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-    size_t total = (rounded + SLACK + alignment - 1) / alignment * alignment;
-    void *block = aligned_alloc(alignment, total);
+    size_t power = (size_t)1 << class / STEPS;
+    return power + (size_t)(class % STEPS) * (power / STEPS);
+}
+
+static header *system_block(int class)
+{
+    size_t bytes = class_bytes(class) + ALIGNMENT + SLACK;
+    size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    header *h = NULL;
+    if (posix_memalign((void **)&h, alignment, bytes) != 0) return NULL;
 #ifdef MADV_HUGEPAGE
-    if (block && alignment == HUGE_PAGE) madvise(block, total, MADV_HUGEPAGE);
+    if (alignment == HUGE_PAGE) madvise(h, bytes, MADV_HUGEPAGE);
 #endif
-    return block;
+    h->class = class;
+    return h;
 }
 
-static int64_t trim_locked(void)
+/* Give cached blocks back to the system, the smallest first, until at most `keep` bytes wait. */
+static int64_t trim_locked(int64_t keep)
 {
-    int64_t held = cached_bytes;
+    int64_t before = cached_bytes;
     for (int i = 0; i < CLASSES; i++)
-        while (cache[i]) {
-            free_block *next = cache[i]->next;
+        while (cache[i] && cached_bytes > keep) {
+            header *next = cache[i]->next;
             free(cache[i]);
             cache[i] = next;
+            cached_bytes -= (int64_t)class_bytes(i);
         }
-    cached_bytes = 0;
-    return held;
+    return before - cached_bytes;
+}
+
+/* A cached block of the class, or one that is at most twice as large: packed batches ask for
+ * somewhat other sizes at each step. */
+static header *cached_block(int class)
+{
+    for (int i = class; i <= class + STEPS && i < CLASSES; i++)
+        if (cache[i]) {
+            header *h = cache[i];
+            cache[i] = h->next;
+            cached_bytes -= (int64_t)class_bytes(i);
+            return h;
+        }
+    return NULL;
 }
 
 void *oct_block_new(size_t bytes, int purpose)
 {
-    if (told_to_fail() || bytes > (size_t)1 << 62) {
+    if (told_to_fail() || bytes > (size_t)1 << 60) {
         oct_fail_memory((long long)bytes);
         return NULL;
     }
-    size_t rounded;
-    int class = size_class(bytes, &rounded);
+    int class = size_class(bytes);
     pthread_mutex_lock(&lock);
-    void *block = cache[class];
-    if (block) {
-        cache[class] = cache[class]->next;
-        cached_bytes -= (int64_t)rounded;
-    } else {
-        block = system_block(rounded);
-        if (!block && trim_locked() > 0) block = system_block(rounded);
-    }
-    if (block) account(purpose, (int64_t)bytes);
+    header *h = cached_block(class);
+    if (!h) h = system_block(class);
+    if (!h && trim_locked(0) > 0) h = system_block(class);
+    if (h) account(purpose, (int64_t)bytes);
     pthread_mutex_unlock(&lock);
-    if (!block) oct_fail_memory((long long)bytes);
-    return block;
+    if (!h) {
+        oct_fail_memory((long long)bytes);
+        return NULL;
+    }
+    return block_of(h);
 }
 
 void oct_block_free(void *block, size_t bytes, int purpose)
 {
     if (!block) return;
-    size_t rounded;
-    int class = size_class(bytes, &rounded);
+    header *h = header_of(block);
     pthread_mutex_lock(&lock);
     account(purpose, -(int64_t)bytes);
-    int64_t limit = now_all / 2 + (64 << 20);
-    if (cached_bytes + (int64_t)rounded > limit) {
-        pthread_mutex_unlock(&lock);
-        free(block);
-        return;
-    }
-    ((free_block *)block)->next = cache[class];
-    cache[class] = block;
-    cached_bytes += (int64_t)rounded;
+    h->next = cache[h->class];
+    cache[h->class] = h;
+    cached_bytes += (int64_t)class_bytes(h->class);
+    /* What waits may be as much as was in use at the most beyond what is in use now, and a bit. */
+    int64_t limit = peak_all - now_all + (16 << 20);
+    if (cached_bytes > limit) trim_locked(limit);
     pthread_mutex_unlock(&lock);
 }
 
@@ -201,7 +225,7 @@ void oct_block_repurpose(size_t bytes, int from, int to)
 int oct_memory_trim(int64_t *held_bytes)
 {
     pthread_mutex_lock(&lock);
-    int64_t held = trim_locked();
+    int64_t held = trim_locked(0);
     pthread_mutex_unlock(&lock);
     if (held_bytes) *held_bytes = held;
     return 0;

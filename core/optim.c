@@ -336,6 +336,7 @@ int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale)
         slot->rule = rule_of(o, m, ++m->steps, grad_scale);
         slot->seed = oct_random_seed();
         slot->random_offset = random_offset + m->random_base;
+        m->parameter->storage->version++;
         slot++;
     }
     int64_t count = 0;

@@ -14,8 +14,7 @@ local cli = require "octet.cli"
 local octet = require "octet"
 local train = octet.train
 
--- In the order of the paper's table; "snippets" stands in for SST-2 where that cannot be had.
-local TABLE_4 = {"mnli", "qnli", "qqp", "rte", "sst2", "mrpc", "cola", "stsb"}
+-- "snippets" stands in for SST-2 where that cannot be had.
 local TASKS = {"sst2", "cola", "mrpc", "rte", "stsb", "qnli", "qqp", "mnli", "snippets", "all"}
 -- Small sets take more passes.
 local EPOCHS = {cola = 3, mrpc = 3, rte = 3, stsb = 3}
@@ -27,6 +26,8 @@ local PROGRAM = {
     cli.choice("task", TASKS, {help = "the task; sst2 where its data can be had, else snippets"}),
     cli.common.optim{default = "adam8"},
     cli.common.lr{default = 1e-4},
+    cli.choice("format", {"octet", "paper"}, {default = "octet", help = "of 8-bit state: Octet's, "
+      .. "or the paper's own (v itself, nearest values, blocks of 2048)"}),
     cli.number("weight-decay", {least = 0, most = 1, help = "decay of weights, not of biases and "
       .. "norms; 0.01 for adamw and adamw8, else 0"}),
     cli.number("warmup", {default = 0.06, least = 0, most = 1,
@@ -62,5 +63,226 @@ local PROGRAM = {
 -- Options that a resumed run may be given anew: they change no number.
 local FREE_ON_RESUME = {resume = true, threads = true, device = true, data = true, model = true}
 
-local say = train.progress.say
+local function say(line) train.progress.write(line .. "\n") end
 
+-- One run -----------------------------------------------------------------------------------------
+
+--- AdamW's usual groups: matrices decay, biases and norms do not.
+local function parameter_groups(model, weight_decay)
+  local decayed, others = {}, {}
+  for _, p in ipairs(model:parameters()) do
+    table.insert(p.tensor:ndim() > 1 and decayed or others, p)
+  end
+  return {
+    {params = decayed, weight_decay = weight_decay}, {params = others, weight_decay = 0},
+  }
+end
+
+local function label_names(task) return task.classes > 1 and task.label_names or nil end
+
+--- Scores on a development set; nil where stop() became true.
+local function score(model, set, task, stop)
+  local size = 64
+  local said = train.evaluate.run(model, set:batches{size = size},
+    {stop = stop, show = true, total = set:steps(size)})
+  set:finish()
+  if not said then return nil end
+  local scores = train.metrics.scores(task.metrics, said.predictions, said.labels)
+  scores.loss = said.loss
+  return scores, train.metrics.collapse(said.predictions, label_names(task))
+end
+
+--- Fine-tune in a run's folder; from its checkpoint where it has one.
+-- @treturn ?table the result; nil where a signal came
+-- @treturn ?number the signal
+-- @treturn table the run's folder
+local function finetune(options, run)
+  octet.seed(options.seed)
+  octet.set_precision(options.precision)
+  if options.threads then octet.set_threads(options.threads) end
+  octet.reset_peak_memory()
+
+  local source = octet.hub.model(options.model or octet.hub.DEFAULT)
+  local data = octet.data.load(options.task or "default", {
+    tokenizer = octet.text.wordpiece(source .. "/vocab.txt"), max_length = options.max_length,
+    data = options.data, limit = options.limit, seed = options.seed,
+  })
+  local task, facts = data.task, octet.data.facts(data)
+  say(octet.data.describe(data))
+
+  local model = require "models.bert".load(source,
+    {classes = task.classes, pooling = options.pooling})
+  local positions = model.config.max_position_embeddings
+  if math.max(data.train.longest, data.dev.longest) > positions then
+    error(("--max-length: %d, but this model reads %d tokens at most"):format(options.max_length,
+      positions), 0)
+  end
+  local decay = options.weight_decay or options.optim:find "^adamw" and 0.01 or 0
+  local optimizer = octet.optim[options.optim](parameter_groups(model, decay),
+    {lr = options.lr, format = options.format})
+
+  local epochs = options.epochs or EPOCHS[task.name] or 1
+  local steps_per_epoch = data.train:steps(options.batch)
+  local total_steps = math.min(options.steps or math.huge, epochs * steps_per_epoch)
+  local factor = octet.optim.schedule.linear {steps = total_steps,
+    warmup_steps = math.floor(options.warmup * total_steps)}
+  local metrics = {unpack(task.metrics)}
+  metrics[#metrics + 1] = "loss"
+  if data.dev_mismatched then metrics[#metrics + 1] = "accuracy_mismatched" end
+
+  run = run or train.run_folder.create(options.out,
+    ("glue_finetune-%s-%s-%d"):format(task.name, options.optim, options.seed))
+  run:check_same("data", facts, {"task", "train", "dev"})
+  train.model_folder.begin(run.folder, source, train.model_folder.config(model.config,
+    label_names(task), {
+      recipe = "glue_finetune", task = task.name, pair = task.pairs, pooling = options.pooling,
+      max_length = options.max_length, data = facts, options = options,
+    }))
+
+  local outcome = train.fit {
+    model = model, optimizer = optimizer, run = run, show = true, say = say,
+    batches = function(epoch, start)
+      return data.train:batches{size = options.batch, shuffle = true, seed = options.seed,
+        epoch = epoch, start = start}
+    end,
+    loss = function(batch) return train.evaluate.loss(model(batch), batch) end,
+    lr = function(step) return options.lr * factor(step - 1) end, clip = options.clip,
+    evaluate = function(stop)
+      local scores, collapse = score(model, data.dev, task, stop)
+      if scores and data.dev_mismatched then
+        local other = score(model, data.dev_mismatched, task, stop)
+        if not other then return nil end
+        scores.accuracy_mismatched = other.accuracy
+      end
+      return scores, collapse
+    end,
+    on_evaluation = function(scores, epoch, tell)
+      tell(("epoch %.3g: %s"):format(epoch, train.result.metrics_text(scores)))
+    end,
+    metrics = metrics, steps_per_epoch = steps_per_epoch, epochs = epochs, steps = options.steps,
+    evaluate_every = options.evaluate_every, checkpoint_every = options.checkpoint_every,
+  }
+  data.train:finish()
+  if outcome.interrupted then return nil, outcome.interrupted, run end
+
+  local result = train.result.table({
+    recipe = "glue_finetune", task = task.name, data = facts,
+    optimizer = options.optim, learning_rate = options.lr, seed = options.seed,
+    model = options.model or octet.hub.DEFAULT, parameters = model:parameter_count(),
+    notes = {outcome.note},
+  }, outcome)
+  say(train.result.speed_text(result))
+  for _, line in ipairs(train.result.state_text(optimizer:report())) do say(line) end
+  if outcome.note then say("note: " .. outcome.note) end
+  train.model_folder.save_weights(run.folder, model)
+  train.result.save_curve(run, ("%s, %s, seed %d"):format(task.title, options.optim, options.seed))
+  run:save_json("result.json", result)
+  say(("the run is in %s; try it: luajit recipes/predict.lua --model %s --text \"...\""):format(
+    run.folder, run.folder))
+  return result, nil, run
+end
+
+-- Several runs ------------------------------------------------------------------------------------
+
+--- One row of a table like the paper's Table 4: the median over seeds of each task's first metric.
+local function print_table(medians, optim, seeds)
+  local head, row, sum, count = {"optimizer"}, {optim}, 0, 0
+  for _, name in ipairs(octet.data.names()) do
+    local task = octet.data.task(name)
+    local found = medians[name]
+    if found then
+      local value = 100 * found.metrics[task.metrics[1]]
+      head[#head + 1], row[#row + 1] = task.title, ("%.2f"):format(value)
+      sum, count = sum + value, count + 1
+    end
+  end
+  head[#head + 1], row[#row + 1] = "Mean", ("%.2f"):format(sum / count)
+  for _, line in ipairs(train.group.table_text {head, row}) do say(line) end
+  say(("accuracy (MNLI: matched), Matthews (CoLA), Pearson (STS-B), times 100; %s"):format(
+    seeds == 1 and "one seed" or ("median of %d seeds"):format(seeds)))
+end
+
+--- The tasks of the table whose data can be had; the others are named.
+local function tasks_to_be_had(options)
+  local tasks = {}
+  for _, name in ipairs(octet.data.glue.NAMES) do
+    local task, why = octet.data.task(name), nil
+    if not octet.data.glue.find(task, options.data) then
+      local ok, reason = pcall(octet.data.glue.fetch, task)
+      why = not ok and reason
+    end
+    if why then
+      say(("%s is left out: its data cannot be had: %s"):format(task.title, cli.one_line(why)))
+    else
+      tasks[#tasks + 1] = name
+    end
+  end
+  if #tasks == 0 then error("--task all: none of GLUE's data can be had", 0) end
+  return tasks
+end
+
+--- All tasks, or all seeds of one, each in a folder of its own.
+local function finetune_many(options, folder)
+  local tasks = options.task == "all" and tasks_to_be_had(options) or {options.task or "default"}
+  folder = folder or train.run_folder.create(options.out, ("glue_finetune-%s-%s-%d"):format(
+    options.task or "default", options.optim, options.seed))
+  folder:save_json("config.json", {octet = {recipe = "glue_finetune", options = options}})
+  local members = {}
+  for _, task in ipairs(tasks) do
+    for seed = options.seed, options.seed + options.seeds - 1 do
+      members[#members + 1] = {name = ("%s-%s-%d"):format(task, options.optim, seed), task = task,
+        seed = seed}
+    end
+  end
+  local results, signal = train.group.run(folder, members, function(member, run)
+    local own = {}
+    for key, value in pairs(options) do own[key] = value end
+    own.task, own.seed, own.seeds = member.task, member.seed, 1
+    return finetune(own, run)
+  end, say)
+  if not results then return nil, signal, folder end
+  local medians = train.group.medians(results)
+  folder:save_json("result.json", {recipe = "glue_finetune", task = options.task,
+    optimizer = options.optim, seed = options.seed, seeds = options.seeds, median = medians,
+    runs = results})
+  print_table(medians, options.optim, options.seeds)
+  return results
+end
+
+-- The command -------------------------------------------------------------------------------------
+
+--- The options of the run that --resume names; only those that change no number may be given anew.
+local function resumed_options(options, given)
+  local run = train.run_folder.open(options.resume)
+  local config = run:read_json "config.json".octet
+  if type(config) ~= "table" or config.recipe ~= PROGRAM.name then
+    error(("--resume: %s is no run of %s"):format(run.folder, PROGRAM.name), 0)
+  end
+  if run:finished() then
+    error(("--resume: the run in %s is finished; its scores are in result.json"):format(run.folder),
+      0)
+  end
+  local own = cli.check(config.options, PROGRAM, run:path "config.json")
+  for name in pairs(given) do
+    if not FREE_ON_RESUME[name] then
+      error(("--%s cannot be given with --resume: the run keeps its own (%s)"):format(
+        name:gsub("_", "-"), tostring(own[name])), 0)
+    end
+    own[name] = options[name]
+  end
+  return own, run
+end
+
+cli.main("glue_finetune", function()
+  local options, given = cli.parse(arg, PROGRAM)
+  local folder
+  if options.resume then options, folder = resumed_options(options, given) end
+  local several = options.task == "all" or options.seeds > 1
+  local _, signal, run = train.signals.caught(several and finetune_many or finetune, options,
+    folder)
+  if signal then
+    say(("stopped by %s; go on with:\n  luajit %s --resume %s"):format(
+      train.signals.name(signal), arg[0], run.folder))
+    return 128 + signal
+  end
+end)

@@ -72,6 +72,15 @@ describe("options", function()
     end)
 end)
 
+describe("the common options", function()
+  it("know every optimizer there is", function()
+    local known, there = {}, {}
+    for _, name in ipairs(cli.optimizers) do known[name] = true end
+    for _, name in ipairs(require "octet.optim".NAMES) do there[name] = true end
+    assert.same(there, known)
+  end)
+end)
+
 describe("the nearest name", function()
   it("counts insertions, deletions, replacements and swaps", function()
     assert.equal(0, nearest.distance("adam8", "adam8"))

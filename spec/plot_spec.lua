@@ -8,7 +8,10 @@ describe("a plot", function()
   it("has ticks at round numbers", function()
     assert.same({0, 500, 1000, 1500, 2000, step = 500}, plot.ticks(0, 2105, 5))
     assert.same({-1, 0, 1, step = 1}, plot.ticks(-1.4, 1.2, 4))
-    assert.is_true(#plot.ticks(3, 3, 5) >= 2)
+    for _, range in ipairs {{3, 3}, {1, 1 + 2^-52}, {0, 0}, {-1e-300, 1e-300}, {1e300, 1.1e300}} do
+      local count = #plot.ticks(range[1], range[2], 5)
+      assert.is_true(count >= 2 and count <= 12)
+    end
   end)
 
   it("names its series and axes, and is well-formed whatever the names are", function()

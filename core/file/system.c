@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,6 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "core/memory.h"
 #include "core/octet.h"
 
 /* ---- failure on request ------------------------------------------------------------------------ */
@@ -120,17 +120,21 @@ int oct_file_error(const char *what, const char *path, int error)
 
 int oct_sync_folder_of(const char *path)
 {
+    /* On the stack: it is called when a file has been published, where nothing should fail any more. */
+    char folder[PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
-    char *folder = slash ? oct_strdup(path) : NULL;
-    if (slash && !folder) return -1;
-    if (slash) folder[slash == path ? 1 : slash - path] = 0;
-    int status = 0;
-    int fd = oct_sys_open(folder ? folder : ".", O_RDONLY | O_DIRECTORY);
+    size_t bytes = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+    if (bytes >= sizeof folder) return oct_file_error("sync folder", path, ENAMETOOLONG);
+    if (slash) {
+        memcpy(folder, path, bytes);
+        folder[bytes] = 0;
+    }
+    int fd = oct_sys_open(folder, O_RDONLY | O_DIRECTORY);
+    if (fd < 0) return oct_file_error("sync folder", folder, errno);
     /* Some file systems cannot sync a folder and say EINVAL; there is nothing more to be done. */
-    if (fd < 0 || (oct_sys_fsync(fd) != 0 && errno != EINVAL))
-        status = oct_file_error("sync folder", folder ? folder : ".", errno);
-    if (fd >= 0) oct_sys_close(fd);
-    oct_free(folder);
+    int status = oct_sys_fsync(fd) != 0 && errno != EINVAL ? oct_file_error("sync folder", folder, errno)
+                                                           : 0;
+    oct_sys_close(fd);
     return status;
 }
 

@@ -26,7 +26,7 @@ typedef struct reader {
     int64_t needed;                /* fields that a row must have */
 } reader;
 
-/* ---- fields ------------------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 /* Undo the quotes of the field at r->at in place, and move behind it. */
 static int quoted_field(reader *r, char **field, int64_t *bytes)
@@ -86,7 +86,7 @@ static int another_line(reader *r)
     return 0;
 }
 
-/* ---- columns ------------------------------------------------------------------------------------------ */
+/* ---- columns --------------------------------------------------------------------------------- */
 
 /* The next of a list parted by TABs; NULL behind the last. */
 static const char *next_name(const char **list, int64_t *bytes)
@@ -165,7 +165,7 @@ static int choose_columns(reader *r, const char *columns, int header)
     return 0;
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 /* Lines are an upper bound of the rows, so that memory is asked for once. */
 static int make_room(reader *r)
@@ -200,7 +200,7 @@ static int read_row(reader *r)
     return 0;
 }
 
-/* ---- encodings ------------------------------------------------------------------------------------------ */
+/* ---- encodings ------------------------------------------------------------------------------- */
 
 /* Windows-1252 from 0x80 to 0x9F; 0: no character. From 0xA0 on it is Latin-1. */
 static const uint16_t windows_1252[32] = {
@@ -259,22 +259,27 @@ static int decode_lines(char **result, int64_t *result_bytes, const char *text, 
 /* The file's text as UTF-8, from oct_malloc. */
 static int read_text(char **text, int64_t *bytes, const char *path, int encoding)
 {
-    OCT_TRY(oct_file_load(text, bytes, path, -1));
-    int64_t bad = oct_utf8_check(*text, *bytes);
-    if (bad == *bytes) return 0;
-    char *raw = *text;
+    char *raw;
+    int64_t raw_bytes;
+    OCT_TRY(oct_file_load(&raw, &raw_bytes, path, -1));
+    int64_t bad = oct_utf8_check(raw, raw_bytes);
+    if (bad == raw_bytes) {
+        *text = raw;
+        *bytes = raw_bytes;
+        return 0;
+    }
     int status = encoding == OCT_ENCODING_UTF8 ? not_utf8(path, raw, bad)
-                                               : decode_lines(text, bytes, raw, *bytes, path);
+                                               : decode_lines(text, bytes, raw, raw_bytes, path);
     oct_free(raw);
     return status;
 }
 
-/* ---- the table -------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static int fill(reader *r, int header, int encoding, const char *columns)
 {
     oct_table *t = r->table;
-    int64_t bytes;
+    int64_t bytes = 0;
     OCT_TRY(read_text(&t->text, &bytes, t->path, encoding));
     r->at = t->text;
     r->end = t->text + bytes;
@@ -291,7 +296,8 @@ int oct_table_read(oct_table **result, const char *path, int format, int header,
                    const char *columns)
 {
     if (format != OCT_TABLE_TSV && format != OCT_TABLE_CSV)
-        return oct_fail("table: format %d, expected %d or %d", format, OCT_TABLE_TSV, OCT_TABLE_CSV);
+        return oct_fail("table: format %d, expected %d or %d", format, OCT_TABLE_TSV,
+                        OCT_TABLE_CSV);
     oct_table *t = oct_calloc(1, sizeof *t);
     if (!t) return -1;
     reader r = {.table = t, .csv = format == OCT_TABLE_CSV};
@@ -328,8 +334,8 @@ static int check_column(const oct_table *t, int64_t column)
                     (long long)t->columns - 1);
 }
 
-int oct_table_cell(const char **text, int64_t *bytes, int64_t *line, const oct_table *t, int64_t row,
-                   int64_t column)
+int oct_table_cell(const char **text, int64_t *bytes, int64_t *line, const oct_table *t,
+                   int64_t row, int64_t column)
 {
     OCT_TRY(check_column(t, column));
     if (row < 0 || row >= t->rows)
@@ -342,7 +348,7 @@ int oct_table_cell(const char **text, int64_t *bytes, int64_t *line, const oct_t
     return 0;
 }
 
-/* ---- labels ------------------------------------------------------------------------------------------------ */
+/* ---- labels ---------------------------------------------------------------------------------- */
 
 /* "0 to 4" where the names are just the numbers from 0 on, else the names themselves. */
 static const char *expected_names(char text[512], const char *names)
@@ -366,8 +372,9 @@ static int wrong_label(const oct_table *t, int64_t row, int64_t column, const ch
     oct_cell cell = t->cells[row * t->columns + column];
     int shown = cell.bytes > 40 ? 40 : (int)cell.bytes;
     while (shown > 0 && shown < cell.bytes && (t->text[cell.start + shown] & 0xC0) == 0x80) shown--;
-    return oct_fail("%s line %lld: label \"%.*s%s\", expected %s", t->path, (long long)t->lines[row],
-                    shown, t->text + cell.start, shown < cell.bytes ? "..." : "", expected);
+    return oct_fail("%s line %lld: label \"%.*s%s\", expected %s", t->path,
+                    (long long)t->lines[row], shown, t->text + cell.start,
+                    shown < cell.bytes ? "..." : "", expected);
 }
 
 int oct_table_labels(int32_t *labels, const oct_table *t, int64_t column, const char *names)

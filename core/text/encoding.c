@@ -57,7 +57,10 @@ static int append_text(oct_id_list *list, const oct_wordpiece *wp, const source 
     if (from->table)
         return oct_fail_within("%s line %lld", from->table->path,
                                (long long)from->table->lines[row]);
-    return oct_fail_within("text %lld", (long long)(row * from->parts + part + 1));
+    if (from->parts == 2)
+        return oct_fail_within("pair %lld, %s text", (long long)row + 1,
+                               part == 0 ? "first" : "second");
+    return oct_fail_within("text %lld", (long long)row + 1);
 }
 
 /* How many ids of a and b stay where `room` is left for both. */
@@ -236,7 +239,7 @@ int oct_encoding_arrays(const int32_t **ids, const int64_t **offsets, const int3
     return 0;
 }
 
-/* ---- batches -------------------------------------------------------------------------------------------- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 int oct_encoding_count(int64_t *tokens, const oct_encoding *e, const int32_t *rows, int64_t n)
 {

@@ -12,7 +12,7 @@
 
 typedef struct range { int32_t first, last; } range;
 
-/* ---- classes, beyond ASCII ---------------------------------------------------------------------- */
+/* ---- classes, beyond ASCII ------------------------------------------------------------------- */
 
 static const range dropped[] = {
     {0x80, 0x9F}, {0xAD, 0xAD}, {0x600, 0x605}, {0x61C, 0x61C}, {0x6DD, 0x6DD}, {0x70F, 0x70F},
@@ -164,10 +164,10 @@ int oct_char_class(int32_t character)
     return OCT_CHAR_PLAIN;
 }
 
-/* ---- decomposition and lower case ---------------------------------------------------------------- */
+/* ---- decomposition and lower case ------------------------------------------------------------ */
 
-/* Likewise pinned: characters that Unicode 13 and later decompose, and marks of Unicode 9 and later,
- * which are starters to the tokenizers' older tables. Both sorted. */
+/* Likewise pinned: characters that Unicode 13 and later decompose, and marks of Unicode 9 and
+ * later, which are starters to the tokenizers' older tables. Both sorted. */
 static const range newer_composites[] = {
     {0x105C9, 0x105C9}, {0x105E4, 0x105E4}, {0x11383, 0x11385}, {0x1138E, 0x11391},
     {0x113C5, 0x113C8}, {0x11938, 0x11938}, {0x16121, 0x16128}, {0x16D68, 0x16D6A},
@@ -237,7 +237,7 @@ int oct_char_lower(int32_t character, int32_t out[2])
     return 1;
 }
 
-/* ---- UTF-8 ----------------------------------------------------------------------------------------- */
+/* ---- UTF-8 ----------------------------------------------------------------------------------- */
 
 int64_t oct_utf8_check(const char *text, int64_t bytes)
 {

@@ -89,7 +89,8 @@ static int build(oct_vocabulary *v, const char *path)
     if (bytes > 0 && v->text[bytes - 1] != '\n') v->size++;
     if (v->size == 0) return oct_fail("%s: empty, expected a vocabulary of one token a line", path);
     if (v->size > INT32_MAX)
-        return oct_fail("%s: %lld tokens, expected at most %d", path, (long long)v->size, INT32_MAX);
+        return oct_fail("%s: %lld tokens, expected at most %d", path, (long long)v->size,
+                        INT32_MAX);
     v->starts = oct_malloc((size_t)v->size * sizeof *v->starts);
     v->lengths = oct_malloc((size_t)v->size * sizeof *v->lengths);
     if (!v->starts || !v->lengths) return -1;

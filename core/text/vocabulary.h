@@ -35,7 +35,8 @@ static inline uint64_t oct_vocabulary_mix(uint64_t hash, uint8_t byte)
 {
     return (hash ^ byte) * 0x9E3779B97F4A7C15u;
 }
-static inline uint64_t oct_vocabulary_hash(const oct_vocabulary *v, const char *token, int64_t bytes)
+static inline uint64_t oct_vocabulary_hash(const oct_vocabulary *v, const char *token,
+                                           int64_t bytes)
 {
     uint64_t hash = v->seed;
     for (int64_t i = 0; i < bytes; i++) hash = oct_vocabulary_mix(hash, (uint8_t)token[i]);

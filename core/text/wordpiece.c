@@ -26,9 +26,8 @@ typedef struct waiting {
     uint8_t classes[OCT_WORD_CHARS + 1];
 } waiting;
 
-int oct_id_list_reserve(oct_id_list *list, int64_t more)
+int oct_id_list_grow(oct_id_list *list, int64_t more)
 {
-    if (list->room - list->size >= more) return 0;
     int64_t room = list->room * 2 > list->size + more ? list->room * 2 : list->size + more + 1024;
     int32_t *ids = oct_realloc(list->ids, (size_t)room * sizeof *ids);
     if (!ids) return -1;
@@ -37,7 +36,7 @@ int oct_id_list_reserve(oct_id_list *list, int64_t more)
     return 0;
 }
 
-/* ---- a word into its pieces ------------------------------------------------------------------------ */
+/* ---- a word into its pieces ------------------------------------------------------------------ */
 
 static int is_boundary(const word *w, int at)
 {
@@ -78,7 +77,7 @@ static void add_pieces(oct_id_list *list, const oct_wordpiece *wp, word *w)
 static int end_word(oct_id_list *list, const oct_wordpiece *wp, word *w)
 {
     if (w->bytes == 0 && !w->too_long) return 0;
-    if (list->room - list->size < OCT_WORD_BYTES) OCT_TRY(oct_id_list_reserve(list, OCT_WORD_BYTES));
+    OCT_TRY(oct_id_list_reserve(list, OCT_WORD_BYTES));
     if (w->too_long) {
         list->ids[list->size++] = wp->unknown;
     } else {
@@ -106,7 +105,7 @@ static void add_to_word(word *w, int32_t character)
     w->characters++;
 }
 
-/* ---- beyond ASCII ------------------------------------------------------------------------------------ */
+/* ---- beyond ASCII ---------------------------------------------------------------------------- */
 
 static int is_ascii_punctuation(int32_t c)
 {
@@ -213,7 +212,7 @@ static int beyond_ascii(oct_id_list *list, const oct_wordpiece *wp, word *w, con
     return 0;
 }
 
-/* ---- a text ------------------------------------------------------------------------------------------- */
+/* ---- a text ---------------------------------------------------------------------------------- */
 
 /* The id of the special token that stands at p, and its length; -1 where there is none. */
 static int32_t special_at(int64_t *bytes, const oct_wordpiece *wp, const uint8_t *p,
@@ -240,7 +239,7 @@ static int punctuation(oct_id_list *list, const oct_wordpiece *wp, const uint8_t
     int32_t id = -1;
     if (*p == '[' && wp->flags & OCT_WORDPIECE_SPECIAL) id = special_at(&bytes, wp, p, end);
     if (id < 0) id = wp->punctuation[*p];
-    if (list->room == list->size) OCT_TRY(oct_id_list_reserve(list, 1));
+    OCT_TRY(oct_id_list_reserve(list, 1));
     list->ids[list->size++] = id;
     *at = p + bytes;
     return 0;
@@ -290,7 +289,7 @@ int oct_wordpiece_append(oct_id_list *list, int64_t *bad, const oct_wordpiece *w
     return end_word(list, wp, &w);
 }
 
-/* ---- loading -------------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static int find_specials(oct_wordpiece *wp, const char *path)
 {

@@ -34,7 +34,11 @@ typedef struct oct_id_list {
 } oct_id_list;
 
 /* Make room for `more` further ids; -1 where memory ends. */
-int oct_id_list_reserve(oct_id_list *list, int64_t more);
+int oct_id_list_grow(oct_id_list *list, int64_t more);
+static inline int oct_id_list_reserve(oct_id_list *list, int64_t more)
+{
+    return list->room - list->size >= more ? 0 : oct_id_list_grow(list, more);
+}
 /* Append the ids of a text, without [CLS] and [SEP]. -1 where memory ends (*bad is then -1) or the
  * text is not UTF-8 (*bad: the offset of the byte). */
 int oct_wordpiece_append(oct_id_list *list, int64_t *bad, const oct_wordpiece *wordpiece,

@@ -2,53 +2,56 @@
  * scores (Dao et al., "FlashAttention", arXiv 2205.14135, in the order that suits a CPU).
  *
  * A task is one head of one sequence and belongs to one thread, which alone writes its rows. Within
- * it the keys are taken in blocks of KEYS, packed once, and for each the queries in groups of at
- * most GROUP, whose scores stay in the first-level cache. A sequence of up to KEYS tokens is one
- * block. Beyond, the forward pass corrects what stands for the larger maximum, and the backward
- * pass, which has log_sum, builds each block's probabilities as they were. */
+ * it the keys are taken in blocks of KEYS and for each the queries in groups of GROUP, whose scores
+ * stay in the first-level cache. Scores stand transposed, a row for each key and a lane for each
+ * query: then the largest, the sum and all that a query has one of is a vector, and nothing is ever
+ * summed across lanes. A sequence of up to KEYS tokens is one block. Beyond, the forward pass
+ * corrects what stands for the larger maximum, and the backward pass, which has log_sum, builds
+ * each block's probabilities as they were. */
 #include <math.h>
 #include <omp.h>
+#include <string.h>
 
 #include "core/memory.h"
 #include "core/octet.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/philox.h"
-#include "kernels/cpu/pieces.h"
 #include "kernels/kernels.h"
 
-enum { KEYS = 128, GROUP = 24 };
+enum { KEYS = 128, GROUP = 32 };
 
 /* A thread's workspace; rows of `width` = head_size in whole vectors. */
 typedef struct work {
-    float *keys_across, *values_across;        /* [head_size x KEYS]: K' and V' of a block */
-    float *keys, *values;                      /* [KEYS x width] */
-    float *dkeys, *dvalues;                    /* [KEYS x width] */
-    float *scores, *dscores;                   /* [GROUP x KEYS] */
-    float *queries, *douts, *result;           /* [GROUP x width] */
-    float *sums;                               /* [longest sequence] */
-    uint16_t *draws;                           /* [GROUP x KEYS] and LANES more */
+    float *scores, *dscores;       /* [KEYS x GROUP] */
+    float *queries_across, *douts_across;      /* [head_size x GROUP]: Q' and dout' of a group */
+    float *keys, *values;          /* [KEYS x width]: what does not stand well where it is */
+    float *queries, *douts;        /* [GROUP x width] */
+    float *result;                 /* [GROUP x width] */
+    float *dkeys, *dvalues;        /* [KEYS x width] */
+    float *sums;                   /* [longest sequence]: of exponents; of out times dout */
+    float *most;                   /* [longest sequence]: largest score so far; log_sum */
 } work;
 
 /* Sets the pointers into `base` where it is not NULL; returns the floats wanted. */
 static int64_t lay_out(work *w, float *base, int64_t head_size, int64_t longest, int backward)
 {
-    const int64_t width = whole_vectors(head_size);
+    const int64_t width = whole_vectors(head_size), tokens = (longest + GROUP) / GROUP * GROUP;
     int64_t used = 0;
-#define TAKE(field, floats) (w->field = base ? (void *)(base + used) : NULL, used += (floats))
-    TAKE(keys_across, head_size * KEYS);
+#define TAKE(field, floats) (w->field = base ? base + used : NULL, used += (floats))
+    TAKE(scores, KEYS * GROUP);
+    TAKE(queries_across, head_size * GROUP);
+    TAKE(keys, KEYS * width);
     TAKE(values, KEYS * width);
-    TAKE(scores, GROUP * KEYS);
     TAKE(result, GROUP * width);
-    TAKE(sums, whole_vectors(longest));
-    TAKE(draws, (GROUP * KEYS + 4 * LANES) / 2);
+    TAKE(sums, tokens);
+    TAKE(most, tokens);
     if (backward) {
-        TAKE(values_across, head_size * KEYS);
-        TAKE(keys, KEYS * width);
-        TAKE(dkeys, KEYS * width);
-        TAKE(dvalues, KEYS * width);
-        TAKE(dscores, GROUP * KEYS);
+        TAKE(dscores, KEYS * GROUP);
+        TAKE(douts_across, head_size * GROUP);
         TAKE(queries, GROUP * width);
         TAKE(douts, GROUP * width);
+        TAKE(dkeys, KEYS * width);
+        TAKE(dvalues, KEYS * width);
     }
 #undef TAKE
     return used;
@@ -63,121 +66,126 @@ typedef struct task {
     float keep_scale;
 } task;
 
-/* How many keys of the block from `key` on, `keys` long, the query sees. */
-INLINE int64_t visible(const task *t, int64_t query, int64_t key, int64_t keys)
+/* One block of keys with its values, and where their gradients add up. */
+typedef struct block {
+    int64_t key, keys;
+    matrix k, v;
+    float *dk, *dv;
+    int64_t d_row;
+} block;
+
+/* Keys of the block that a group, or the first of its vectors, has to look at. */
+INLINE int64_t seen_by(const task *t, const block *b, int64_t last_query)
 {
-    if (!t->shape->causal) return keys;
-    const int64_t before = query + 1 - key;
-    return before < 0 ? 0 : before < keys ? before : keys;
+    const int64_t before = last_query + 1 - b->key;
+    return t->shape->causal && before < b->keys ? before : b->keys;
 }
 
-/* ---- dropout of the probabilities ------------------------------------------------------------ */
+/* `v` in the lanes of those queries, from `query` on, that see the key; else `other`. */
+INLINE vf where_seen(vf v, float other, int causal, int64_t query, int64_t key)
+{
+    if (!causal) return v;
+    vi lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    return vf_select(vi_less(vi_all((int32_t)(key - query) - 1), lane), v, vf_all(other));
+}
 
-/* The half-words for `queries` rows by the block's keys; returns how many a row has. */
-static int64_t draw(const work *w, const task *t, int64_t query, int64_t queries, int64_t key,
-                    int64_t keys)
+/* Draws of the probabilities of LANES queries with eight keys. */
+INLINE void draw(vi draws[8], const task *t, int64_t query, int64_t key)
 {
     const oct_attention_shape *shape = t->shape;
-    const int64_t blocks = (keys + 7) / 8, all = queries * blocks;
-    uint64_t offsets[GROUP * KEYS / 8 + BLOCKS];
-    int64_t n = 0;
-    for (int64_t q = 0; q < queries; q++) {
-        const int64_t row = (t->first + query + q) * shape->heads + t->head;
-        const int64_t element = row * shape->dropout_stride + key;
-        const uint64_t offset = shape->dropout.offset + (uint64_t)element / 8;
-        for (int64_t b = 0; b < blocks; b++) offsets[n++] = offset + (uint64_t)b;
-    }
-    for (int i = 0; i < BLOCKS; i++) offsets[n++] = 0;
-    for (int64_t i = 0; i < all; i += BLOCKS) {
-        vq lanes;
-        for (int j = 0; j < BLOCKS; j++) lanes[j] = offsets[i + (int64_t)BLOCK_OF_LANE[j]];
-        philox_words words = philox_at(shape->dropout.seed, OCT_STREAM_DROPOUT, lanes);
-        vf_store((float *)(w->draws + i * 8), (vf)words.first);
-        vf_store((float *)(w->draws + i * 8 + 2 * LANES), (vf)words.second);
-    }
-    return blocks * 8;
+    const int64_t row = (t->first + query) * shape->heads + t->head;
+    const int64_t element = row * shape->dropout_stride + key;
+    draw_eights(draws, shape->dropout.seed, shape->dropout.offset + (uint64_t)element / 8,
+                (uint64_t)(shape->heads * shape->dropout_stride) / 8);
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-/* Scores to exponents, in place, for one query: e^(score * scale - most), where `most` is at least
- * the largest. *most comes in as that of the blocks before; *sum is these exponents' sum. */
-INLINE void exponents(float *row, int64_t seen, int64_t padded, float scale, float *most,
-                      float *sum)
+/* The scores of LANES queries with `seen` keys, a row every GROUP floats, become exponents of what
+ * they are less than `most`; returns their sum. */
+INLINE vf exponents(float *scores, int64_t seen, float scale, vf *most, int causal, int64_t query,
+                    int64_t key)
 {
-    vf largest = vf_all(-INFINITY);
+    vf largest[4] = {*most, *most, *most, *most};
+#define SCORE(k)                                                                                   \
+    where_seen(vf_load(scores + (k) * GROUP) * scale, -INFINITY, causal, query, key + (k))
     int64_t k = 0;
-    for (; k < seen; k += LANES) {
-        vf s = vf_load(row + k) * scale;
-        if (seen - k < LANES) s = vf_select(vm_first(seen - k), s, vf_all(-INFINITY));
-        largest = vf_max(s, largest);
+    for (; k + 4 <= seen; k += 4)
+        for (int i = 0; i < 4; i++) largest[i] = vf_max(SCORE(k + i), largest[i]);
+    for (; k < seen; k++) largest[0] = vf_max(SCORE(k), largest[0]);
+    *most = vf_max(vf_max(largest[0], largest[1]), vf_max(largest[2], largest[3]));
+    vf sum = vf_all(0);
+    for (k = 0; k < seen; k++) {
+        vf e = vf_exp(SCORE(k) - *most);
+        vf_store(scores + k * GROUP, e);
+        sum += e;
     }
-    const float here = vf_greatest(largest);
-    if (here > *most) *most = here;
-    vf terms = vf_all(0);
-    for (k = 0; k < seen; k += LANES) {
-        vf e = vf_exp(vf_load(row + k) * scale - *most);
-        if (seen - k < LANES) e = vf_select(vm_first(seen - k), e, vf_all(0));
-        vf_store(row + k, e);
-        terms += e;
-    }
-    for (; k < padded; k += LANES) vf_store(row + k, vf_all(0));
-    *sum = vf_sum(terms);
+#undef SCORE
+    return sum;
 }
 
-INLINE void drop_row(float *row, const uint16_t *draws, int64_t padded, const task *t)
+INLINE void drop(float *scores, int64_t seen, const task *t, int64_t query, int64_t key)
 {
-    for (int64_t k = 0; k < padded; k += LANES)
-        vf_store(row + k, keep(vf_load(row + k), half_words_at(draws + k), t->threshold,
-                               t->keep_scale));
-}
-
-/* The queries of one group against one block of keys, which are packed. */
-static void attend(const work *w, const task *t, float *out, float *log_sum, const float *q,
-                   int64_t query, int64_t queries, int64_t key, int64_t keys)
-{
-    const oct_attention_shape *shape = t->shape;
-    const int64_t size = shape->head_size;
-    const int64_t padded = whole_vectors(keys), width = whole_vectors(size);
-    float correction[GROUP];
-    product(w->scores, KEYS, q + query * t->qkv_row, t->qkv_row, 1, w->keys_across, padded, queries,
-            padded, size, 0);
-    for (int64_t i = 0; i < queries; i++) {
-        float *most = log_sum + (query + i) * shape->heads, sum, before = key ? *most : -INFINITY;
-        *most = before;
-        exponents(w->scores + i * KEYS, visible(t, query + i, key, keys), padded, shape->scale,
-                  most, &sum);
-        correction[i] = key ? vf_exp(vf_all(before - *most))[0] : 0;
-        w->sums[query + i] = key ? w->sums[query + i] * correction[i] + sum : sum;
-    }
-    if (t->threshold) {
-        const int64_t row = draw(w, t, query, queries, key, keys);
-        for (int64_t i = 0; i < queries; i++)
-            drop_row(w->scores + i * KEYS, w->draws + i * row, padded, t);
-    }
-    product(w->result, width, w->scores, KEYS, 1, w->values, width, queries, width, keys, 0);
-    for (int64_t i = 0; i < queries; i++) {
-        float *to = out + (query + i) * t->out_row;
-        const float *from = w->result + i * width;
-        const int last = key + keys == t->length
-                      || (shape->causal && key + keys > query + i);
-        const float scale = last ? 1 / w->sums[query + i] : 1;
-        FOR_VECTORS(j, size, count, {
-            vf v = vf_load(from + j);
-            if (key) v = vf_fma(load(to + j, count), vf_all(correction[i]), v);
-            store(to + j, v * scale, count);
-        });
-        if (last) {
-            float *at = log_sum + (query + i) * shape->heads;
-            *at += logf(w->sums[query + i]);
+    for (int64_t k = 0; k < seen; k += 8) {
+        vi draws[8];
+        draw(draws, t, query, key + k);
+        for (int i = 0; i < 8 && k + i < seen; i++) {
+            float *p = scores + (k + i) * GROUP;
+            vf_store(p, keep(vf_load(p), draws[i], t->threshold, t->keep_scale));
         }
     }
 }
 
-/* Where group `g` of `groups` begins. */
-INLINE int64_t group_start(int64_t g, int64_t groups, int64_t length)
+/* The queries of one group against one block of keys. */
+static void attend(const work *w, const task *t, const block *b, float *out, float *log_sum,
+                   const float *q, int64_t query, int64_t queries)
 {
-    return length * g / groups;
+    const oct_attention_shape *shape = t->shape;
+    const int64_t size = shape->head_size, key = b->key;
+    const int64_t padded = whole_vectors(queries), width = whole_vectors(size);
+    const int64_t seen = seen_by(t, b, query + queries - 1);
+    const int last = key + b->keys == t->length;
+    float corrections[GROUP], scales[GROUP], logs[GROUP];
+    pack_columns(w->queries_across, q + query * t->qkv_row, t->qkv_row, queries, size);
+    product(w->scores, GROUP, b->k.at, b->k.row, 1, w->queries_across, padded, seen, padded, size,
+            0);
+    for (int64_t i = 0; i < padded; i += LANES) {
+        const int64_t at = query + i;
+        float *scores = w->scores + i;
+        const vf before = key ? vf_load(w->most + at) : vf_all(-INFINITY);
+        vf most = before;
+        vf sum = shape->causal ? exponents(scores, seen, shape->scale, &most, 1, at, key)
+                               : exponents(scores, seen, shape->scale, &most, 0, at, key);
+        if (key) {
+            const vf correction = vf_exp(before - most);
+            vf_store(corrections + i, correction);
+            sum = vf_fma(vf_load(w->sums + at), correction, sum);
+        }
+        vf_store(w->sums + at, sum);
+        vf_store(w->most + at, most);
+        vf_store(scales + i, 1.0f / sum);
+        vf_store(logs + i, most + vf_log(sum));
+        if (t->threshold) drop(scores, seen, t, at, key);
+    }
+    /* The first block's result may go where it belongs; a later one is added to what is there. */
+    const int in_place = key == 0 && stands(queries, size);
+    float *result = in_place ? out + query * t->out_row : w->result;
+    const int64_t result_row = in_place ? t->out_row : width;
+    product(result, result_row, w->scores, 1, GROUP, b->v.at, b->v.row, queries, width, seen, 0);
+    for (int64_t i = 0; i < queries; i++) {
+        const int done = last || (shape->causal && query + i < key + b->keys);
+        if (done) log_sum[(query + i) * shape->heads] = logs[i];
+        if (in_place && !done) continue;
+        float *to = out + (query + i) * t->out_row;
+        const float *from = result + i * result_row;
+        const vf scale = vf_all(done ? scales[i] : 1.0f);
+        FOR_VECTORS(j, size, count, {
+            vf v = vf_load(from + j);
+            if (key) v = vf_fma(load(to + j, count), vf_all(corrections[i]), v);
+            store(to + j, v * scale, count);
+        });
+    }
 }
 
 static void forward(const work *w, const task *t, float *out, float *log_sum, const float *qkv)
@@ -189,75 +197,83 @@ static void forward(const work *w, const task *t, float *out, float *log_sum, co
     for (int64_t key = 0; key < t->length; key += KEYS) {
         const int64_t keys = t->length - key < KEYS ? t->length - key : KEYS;
         const float *k = q + model + key * t->qkv_row;
-        pack_columns(w->keys_across, k, t->qkv_row, keys, size);
-        pack_rows(w->values, k + model, t->qkv_row, keys, size);
+        const block b = {
+            .key = key, .keys = keys, .k = packed(w->keys, k, t->qkv_row, keys, size),
+            .v = packed(w->values, k + model, t->qkv_row, keys, size),
+        };
         /* Causal: the queries before the block do not see it. */
-        const int64_t from = t->shape->causal ? key : 0, left = t->length - from;
-        const int64_t groups = (left + GROUP - 1) / GROUP;
-        for (int64_t g = 0; g < groups; g++) {
-            const int64_t start = group_start(g, groups, left);
-            attend(w, t, out, log_sum, q, from + start,
-                   group_start(g + 1, groups, left) - start, key, keys);
-        }
+        for (int64_t query = t->shape->causal ? key : 0; query < t->length; query += GROUP)
+            attend(w, t, &b, out, log_sum, q, query,
+                   t->length - query < GROUP ? t->length - query : GROUP);
     }
 }
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* Scores and dprobabilities of one query become probabilities (dropped out) and dscores. */
-INLINE void gradients(float *scores, float *dscores, const uint16_t *draws, int64_t seen,
-                      int64_t padded, float log_sum, float sum, const task *t)
+/* Scores and gradients of probabilities of LANES queries become probabilities, dropped out, and
+ * gradients of scores. */
+INLINE void gradients(float *scores, float *dscores, int64_t seen, vf log_sum, vf sum,
+                      const task *t, int causal, int dropout, int64_t query, int64_t key)
 {
     const float scale = t->shape->scale;
-    int64_t k = 0;
-    for (; k < seen; k += LANES) {
-        vf p = vf_exp(vf_load(scores + k) * scale - log_sum), d = vf_load(dscores + k), kept;
-        if (seen - k < LANES) p = vf_select(vm_first(seen - k), p, vf_all(0));
-        kept = p;
-        if (draws) {
-            kept = keep(p, half_words_at(draws + k), t->threshold, t->keep_scale);
-            d = keep(d, half_words_at(draws + k), t->threshold, t->keep_scale);
+    for (int64_t from = 0; from < seen; from += 8) {
+        vi draws[8];
+        if (dropout) draw(draws, t, query, key + from);
+        for (int i = 0; i < 8 && from + i < seen; i++) {
+            const int64_t k = from + i;
+            vf p = vf_exp(vf_load(scores + k * GROUP) * scale - log_sum), kept;
+            vf d = vf_load(dscores + k * GROUP);
+            p = kept = where_seen(p, 0, causal, query, key + k);
+            if (dropout) {
+                kept = keep(p, draws[i], t->threshold, t->keep_scale);
+                d = keep(d, draws[i], t->threshold, t->keep_scale);
+            }
+            vf_store(scores + k * GROUP, kept);
+            vf_store(dscores + k * GROUP, p * (d - sum) * scale);
         }
-        vf_store(scores + k, kept);
-        vf_store(dscores + k, p * (d - sum) * scale);
-    }
-    for (; k < padded; k += LANES) {
-        vf_store(scores + k, vf_all(0));
-        vf_store(dscores + k, vf_all(0));
     }
 }
 
 /* The gradients that one group of queries has with one block of keys. */
-static void attend_backward(const work *w, const task *t, float *dq, const float *dout,
-                            const float *log_sum, const float *q, int64_t query, int64_t queries,
-                            int64_t key, int64_t keys, int first_group)
+static void attend_backward(const work *w, const task *t, const block *b, float *dq,
+                            const float *dout, const float *q, int64_t query, int64_t queries,
+                            int accumulate)
 {
-    const oct_attention_shape *shape = t->shape;
-    const int64_t size = shape->head_size;
-    const int64_t padded = whole_vectors(keys), width = whole_vectors(size);
-    pack_rows(w->queries, q + query * t->qkv_row, t->qkv_row, queries, size);
-    pack_rows(w->douts, dout + query * t->out_row, t->out_row, queries, size);
-    product(w->scores, KEYS, w->queries, width, 1, w->keys_across, padded, queries, padded, size,
+    const int64_t size = t->shape->head_size, key = b->key;
+    const int causal = t->shape->causal;
+    const int64_t padded = whole_vectors(queries), width = whole_vectors(size);
+    const int64_t seen = seen_by(t, b, query + queries - 1);
+    q += query * t->qkv_row;
+    dout += query * t->out_row;
+    dq += query * t->qkv_row;
+    pack_columns(w->queries_across, q, t->qkv_row, queries, size);
+    pack_columns(w->douts_across, dout, t->out_row, queries, size);
+    product(w->scores, GROUP, b->k.at, b->k.row, 1, w->queries_across, padded, seen, padded, size,
             0);
-    product(w->dscores, KEYS, w->douts, width, 1, w->values_across, padded, queries, padded, size,
+    product(w->dscores, GROUP, b->v.at, b->v.row, 1, w->douts_across, padded, seen, padded, size,
             0);
-    const int64_t row = t->threshold ? draw(w, t, query, queries, key, keys) : 0;
-    for (int64_t i = 0; i < queries; i++)
-        gradients(w->scores + i * KEYS, w->dscores + i * KEYS, row ? w->draws + i * row : NULL,
-                  visible(t, query + i, key, keys), padded, log_sum[(query + i) * shape->heads],
-                  w->sums[query + i], t);
-    product(w->dvalues, width, w->scores, 1, KEYS, w->douts, width, keys, width, queries,
-            !first_group);
-    product(w->dkeys, width, w->dscores, 1, KEYS, w->queries, width, keys, width, queries,
-            !first_group);
-    product(w->result, width, w->dscores, KEYS, 1, w->keys, width, queries, width, keys, 0);
-    for (int64_t i = 0; i < queries; i++) {
-        float *to = dq + (query + i) * t->qkv_row;
+    for (int64_t i = 0; i < padded; i += LANES) {
+        const vf log_sum = vf_load(w->most + query + i), sum = vf_load(w->sums + query + i);
+        float *s = w->scores + i, *d = w->dscores + i;
+        if (t->threshold) gradients(s, d, seen, log_sum, sum, t, causal, 1, query + i, key);
+        else if (causal) gradients(s, d, seen, log_sum, sum, t, 1, 0, query + i, key);
+        else gradients(s, d, seen, log_sum, sum, t, 0, 0, query + i, key);
+    }
+    const matrix qs = packed(w->queries, q, t->qkv_row, queries, size);
+    const matrix ds = packed(w->douts, dout, t->out_row, queries, size);
+    product(b->dv, b->d_row, w->scores, GROUP, 1, ds.at, ds.row, seen, width, queries, accumulate);
+    product(b->dk, b->d_row, w->dscores, GROUP, 1, qs.at, qs.row, seen, width, queries, accumulate);
+    if (stands(queries, size)) {
+        product(dq, t->qkv_row, w->dscores, 1, GROUP, b->k.at, b->k.row, queries, width, seen,
+                key > 0);
+        return;
+    }
+    product(w->result, width, w->dscores, 1, GROUP, b->k.at, b->k.row, queries, width, seen, 0);
+    for (int64_t i = 0; i < queries; i++, dq += t->qkv_row)
         FOR_VECTORS(j, size, count, {
             vf v = vf_load(w->result + i * width + j);
-            store(to + j, key ? load(to + j, count) + v : v, count);
+            store(dq + j, key ? load(dq + j, count) + v : v, count);
         });
-    }
 }
 
 static void copy_rows(float *to, int64_t to_row, const float *from, int64_t rows, int64_t width)
@@ -283,20 +299,31 @@ static void backward(const work *w, const task *t, float *dqkv, const float *dou
         FOR_VECTORS(j, size, count, sum = vf_fma(load(dout + i * t->out_row + j, count),
                                                  load(out + i * t->out_row + j, count), sum));
         w->sums[i] = vf_sum(sum);
+        w->most[i] = log_sum[i * t->shape->heads];
     }
     for (int64_t key = 0; key < t->length; key += KEYS) {
         const int64_t keys = t->length - key < KEYS ? t->length - key : KEYS;
+        const int64_t first = t->shape->causal ? key : 0;
         const float *k = q + model + key * t->qkv_row;
-        pack_columns(w->keys_across, k, t->qkv_row, keys, size);
-        pack_columns(w->values_across, k + model, t->qkv_row, keys, size);
-        pack_rows(w->keys, k, t->qkv_row, keys, size);
-        const int64_t from = t->shape->causal ? key : 0, left = t->length - from;
-        const int64_t groups = (left + GROUP - 1) / GROUP;
-        for (int64_t g = 0; g < groups; g++) {
-            const int64_t start = group_start(g, groups, left);
-            attend_backward(w, t, dq, dout, log_sum, q, from + start,
-                            group_start(g + 1, groups, left) - start, key, keys, g == 0);
-        }
+        const int in_place = stands(keys, size);
+        const block b = {
+            .key = key, .keys = keys, .k = packed(w->keys, k, t->qkv_row, keys, size),
+            .v = packed(w->values, k + model, t->qkv_row, keys, size),
+            .dk = in_place ? dq + model + key * t->qkv_row : w->dkeys,
+            .dv = in_place ? dq + 2 * model + key * t->qkv_row : w->dvalues,
+            .d_row = in_place ? t->qkv_row : whole_vectors(size),
+        };
+        /* Causal: the first group has nothing for the keys behind it. */
+        if (t->shape->causal)
+            for (int64_t r = 0; r < keys; r++) {
+                memset(b.dk + r * b.d_row, 0, (size_t)whole_vectors(size) * sizeof(float));
+                memset(b.dv + r * b.d_row, 0, (size_t)whole_vectors(size) * sizeof(float));
+            }
+        for (int64_t query = first; query < t->length; query += GROUP)
+            attend_backward(w, t, &b, dq, dout, q, query,
+                            t->length - query < GROUP ? t->length - query : GROUP,
+                            query > first || t->shape->causal);
+        if (in_place) continue;
         copy_rows(dq + model + key * t->qkv_row, t->qkv_row, w->dkeys, keys, size);
         copy_rows(dq + 2 * model + key * t->qkv_row, t->qkv_row, w->dvalues, keys, size);
     }
@@ -324,7 +351,8 @@ static task task_of(const oct_attention_shape *shape, int64_t number)
                   .threshold = dropout_threshold(p), .keep_scale = 1.0f / (1.0f - p)};
 }
 
-/* Runs the body for each task `t` with the workspace `w` of its thread. -1 where memory ends. */
+/* Runs the body for each task `t` with the workspace `w` of its thread; the threads fetch some 64
+ * portions of them. -1 where memory ends. */
 #define FOR_TASKS(shape, backward_, t, w, ...)                                                     \
     do {                                                                                           \
         const int64_t tasks_ = (shape)->sequences * (shape)->heads;                                \
@@ -333,6 +361,7 @@ static task task_of(const oct_attention_shape *shape, int64_t number)
         if (tokens_ == 0) return 0;                                                                \
         const int64_t cost_ = tokens_ * (tokens_ / (shape)->sequences + 1) * (shape)->heads;       \
         const int threads_ = tasks_ > 1 && cost_ > 4096 ? omp_get_max_threads() : 1;               \
+        const int64_t chunk_ = tasks_ / 64 + 1;                                                    \
         work w_;                                                                                   \
         const int64_t floats_ = lay_out(&w_, NULL, (shape)->head_size, longest_, backward_);       \
         const size_t bytes_ = (size_t)floats_ * sizeof(float) * (size_t)threads_;                  \
@@ -351,7 +380,7 @@ static task task_of(const oct_attention_shape *shape, int64_t number)
                 work w;                                                                            \
                 lay_out(&w, base_ + omp_get_thread_num() * floats_, (shape)->head_size, longest_,  \
                         backward_);                                                                \
-                _Pragma("omp for schedule(dynamic, 1)")                                            \
+                _Pragma("omp for schedule(dynamic, chunk_)")                                       \
                 for (int64_t task_ = 0; task_ < tasks_; task_++) {                                 \
                     const task t = task_of(shape, task_);                                          \
                     __VA_ARGS__;                                                                   \

@@ -28,8 +28,8 @@ INLINE void drop(float *y, const float *x, int64_t n, oct_dropout_mask mask, int
         philox_words words = philox(mask.seed, OCT_STREAM_DROPOUT, mask.offset + (uint64_t)i / 8);
 #define QUARTER(at, source, half)                                                                  \
         if (i + (at) < n) {                                                                        \
-            vf v = keep(get(x + i + (at), n - i - (at)), half_words_of(words.source, half),        \
-                        threshold, scale);                                                         \
+            vf v = keep(get(x + i + (at), n - i - (at)), draws_of(words.source, half), threshold,  \
+                        scale);                                                                    \
             put(y + i + (at), v, n - i - (at), accumulate);                                        \
         }
         QUARTER(0, first, 0)

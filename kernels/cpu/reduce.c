@@ -47,8 +47,12 @@ static float run_max(int32_t *at, const float *x, int64_t n)
     float most = row_greatest(x, n);
     int nan = 0;
     FOR_VECTORS(i, n, count, nan |= vm_any(vf_nan(load(x + i, count))));
-    int64_t place = 0;
-    while (place < n && (nan ? x[place] == x[place] : x[place] != most)) place++;
+    int64_t place = 0;             /* the first NaN, or the first of the largest */
+    for (; place + LANES <= n; place += LANES) {
+        const vf v = vf_load(x + place);
+        if (vm_any(nan ? vf_nan(v) : vf_equal(v, vf_all(most)))) break;
+    }
+    while (place < n - 1 && (nan ? x[place] == x[place] : x[place] != most)) place++;
     *at = (int32_t)place;
     return x[place];
 }

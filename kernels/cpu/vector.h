@@ -73,6 +73,18 @@ INLINE vd vf_high_double(vf a)
     return (vd)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)a, 1));
 }
 
+/* Within each four lanes: a0 b0 a1 b1; a2 b2 a3 b3; a0 a1 b0 b1; a2 a3 b2 b3. */
+INLINE vf vf_interleave_low(vf a, vf b) { return (vf)_mm512_unpacklo_ps((__m512)a, (__m512)b); }
+INLINE vf vf_interleave_high(vf a, vf b) { return (vf)_mm512_unpackhi_ps((__m512)a, (__m512)b); }
+INLINE vf vf_interleave_pairs_low(vf a, vf b)
+{
+    return (vf)_mm512_unpacklo_pd((__m512d)a, (__m512d)b);
+}
+INLINE vf vf_interleave_pairs_high(vf a, vf b)
+{
+    return (vf)_mm512_unpackhi_pd((__m512d)a, (__m512d)b);
+}
+
 /* Over the lanes, halves folded onto each other. */
 INLINE __m256 vf_fold_add(vf a)
 {
@@ -132,6 +144,17 @@ INLINE vd vf_low_double(vf a)
 INLINE vd vf_high_double(vf a)
 {
     return (vd)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)a, 1));
+}
+
+INLINE vf vf_interleave_low(vf a, vf b) { return (vf)_mm256_unpacklo_ps((__m256)a, (__m256)b); }
+INLINE vf vf_interleave_high(vf a, vf b) { return (vf)_mm256_unpackhi_ps((__m256)a, (__m256)b); }
+INLINE vf vf_interleave_pairs_low(vf a, vf b)
+{
+    return (vf)_mm256_unpacklo_pd((__m256d)a, (__m256d)b);
+}
+INLINE vf vf_interleave_pairs_high(vf a, vf b)
+{
+    return (vf)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
 }
 
 INLINE __m256 vf_fold_add(vf a) { return (__m256)a; }
@@ -240,8 +263,8 @@ INLINE vf vf_tanh(vf x)
 /* 1 / (1 + e^-x), within 3 ulp; 0 below -88.7, where e^-x is no float. */
 INLINE vf vf_sigmoid(vf x) { return 1.0f / (1.0f + vf_exp(-x)); }
 
-/* (1 + erf(x / sqrt 2)) / 2, the share of a normal distribution below x: within 1.5e-7, and exactly 0
- * or 1 from |x| = 5.42 on. 1/2 + x P(t) with t = 2 (x / 5.42)^2 - 1, so that t fills [-1, 1]. */
+/* (1 + erf(x / sqrt 2)) / 2, the share of a normal distribution below x: within 1.5e-7, and exactly
+ * 0 or 1 from |x| = 5.42 on. 1/2 + x P(t) with t = 2 (x / 5.42)^2 - 1, so that t fills [-1, 1]. */
 INLINE vf vf_normal_share(vf x)
 {
     static const float c[16] = {

@@ -3,6 +3,11 @@
 -- @module octet.binding
 local ffi = require "ffi"
 
+-- LuaJIT 2.1.0-beta3 may fold the reading of a C buffer into a later operation, past a call that
+-- writes the buffer anew: stop - start of two readings of a clock was 0. Without that folding it
+-- reads where the program says.
+jit.opt.start "-fuse"
+
 local M = {}
 
 local function directory_of_this_file()
@@ -40,7 +45,7 @@ const char *oct_cdef(void);
 int setenv(const char *name, const char *value, int overwrite);
 ]]
 
--- A worker that waits for the next piece of work spins, some milliseconds by libgomp's default; where
+-- A worker that waits for work spins, some milliseconds by libgomp's default; where
 -- another program wants the core too, the one that has work waits for the one that spins, and a
 -- training step took six times as long. A thousand turns cost nothing on a quiet machine.
 ffi.C.setenv("GOMP_SPINCOUNT", "1000", 0)

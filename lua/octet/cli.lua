@@ -217,11 +217,45 @@ function M.parse(arguments, program)
   local values, given = {}, {}
   for name, o in pairs(by_name) do
     local field = name:gsub("-", "_")
+    if o.required and result[name] == nil then
+      error(("--%s is missing: %s"):format(name, o.help), 0)
+    end
     values[field] = result[name]
     if result[name] ~= nil then given[field] = true end
     if values[field] == nil then values[field] = o.default end
   end
   return values, given
+end
+
+--- Check values that were stored, such as the options of a run, by the same rules.
+-- @tparam table values by name ("max_length"), as parse() gave them
+-- @tparam table program as for parse()
+-- @tparam string where named in errors
+-- @treturn table the values, defaults filled in
+function M.check(values, program, where)
+  if type(values) ~= "table" then
+    error(("%s: the options are a %s, expected an object"):format(where, type(values)), 0)
+  end
+  local checked, known = {}, {}
+  for _, o in ipairs(program.options) do
+    local field = o.name:gsub("-", "_")
+    local value = values[field]
+    known[field] = true
+    if value == nil then
+      checked[field] = o.default
+    elseif o.kind == "flag" then
+      checked[field] = value == true
+    else
+      local converted, reason = CONVERT[o.kind](o,
+        type(value) == "number" and ("%.17g"):format(value) or tostring(value))
+      if converted == nil then error(where .. ": " .. reason, 0) end
+      checked[field] = converted
+    end
+  end
+  for name in pairs(values) do
+    if not known[name] then error(("%s: unknown option %s"):format(where, tostring(name)), 0) end
+  end
+  return checked
 end
 
 -- A recipe's frame --------------------------------------------------------------------------------

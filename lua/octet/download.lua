@@ -5,8 +5,6 @@ local ffi = require "ffi"
 local file = require "octet.file"
 
 ffi.cdef [[
-typedef struct octet_curl_message { int kind; void *easy; union { void *any; int result; } data; }
-  octet_curl_message;
 int curl_global_init(long flags);
 void *curl_easy_init(void);
 void curl_easy_cleanup(void *easy);
@@ -19,7 +17,7 @@ int curl_multi_add_handle(void *multi, void *easy);
 int curl_multi_remove_handle(void *multi, void *easy);
 int curl_multi_perform(void *multi, int *running);
 int curl_multi_poll(void *multi, void *extra, unsigned count, int timeout_ms, int *changed);
-octet_curl_message *curl_multi_info_read(void *multi, int *left);
+void *curl_multi_info_read(void *multi, int *left);
 struct curl_slist;
 struct curl_slist *curl_slist_append(struct curl_slist *, const char *text);
 void curl_slist_free_all(struct curl_slist *);
@@ -49,6 +47,9 @@ local WRITE_ERROR = 23
 
 -- No handle of the library has a finalizer: it might run after the library has been unloaded.
 local curl
+-- CURLMsg: nameless, since a name may be declared only once.
+local message_type = ffi.typeof [[
+  struct { int kind; void *easy; union { void *any; int result; } data; } *]]
 
 local function library()
   if curl then return curl end
@@ -107,7 +108,7 @@ jit.off(turn)
 
 local function result_of(multi)
   local left = ffi.new "int[1]"
-  local message = curl.curl_multi_info_read(multi, left)
+  local message = ffi.cast(message_type, curl.curl_multi_info_read(multi, left))
   local code = message ~= nil and message.data.result or -1
   if code == 0 then return 0 end
   local text = ffi.string(error_text)
@@ -230,7 +231,7 @@ end
 --- As @{try}, but a failure is an error.
 function M.fetch(url, options)
   local headers, why = M.try(url, options)
-  if not headers then error("download: " .. why, 2) end
+  if not headers then error("download: " .. why, 0) end
   return headers
 end
 

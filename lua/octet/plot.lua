@@ -25,7 +25,8 @@ local COLUMNS = 600
 -- @tparam number count about how many
 -- @treturn table the ticks, and in field `step` their distance
 function M.ticks(low, high, count)
-  if high <= low then
+  -- Numbers that differ by rounding alone would have no round number between them.
+  if high - low <= 1e-9 * math.max(math.abs(low), math.abs(high)) then
     local half = math.max(math.abs(low) * 0.1, 1e-3)
     low, high = low - half, high + half
   end
@@ -165,7 +166,7 @@ local function draw_panel(out, panel, top, x_low, x_high)
   local width, height = WIDTH - LEFT - RIGHT, PANEL_HEIGHT - TOP - BOTTOM
   local y_low, y_high = extent(series, "y")
   local room = (y_high - y_low) * 0.04
-  if room == 0 then room = math.max(math.abs(y_low) * 0.05, 1e-3) end
+  if room <= 1e-9 * math.abs(y_high) then room = math.max(math.abs(y_high) * 0.05, 1e-3) end
   local floor = y_low >= 0 and y_low < 0.35 * y_high and 0 or y_low - room
   y_low, y_high = floor, y_high + room
   local function to_x(x) return LEFT + (x - x_low) / (x_high - x_low) * width end

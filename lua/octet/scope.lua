@@ -35,8 +35,8 @@ function M.scope(f, ...)
   return finish_scope(pcall(f, ...))
 end
 
---- Run a part of a model: where nothing is being recorded, what it makes is released at once, so that
--- inference holds one layer's results at a time; where something is, it is a plain call.
+--- Run a part of a model: where nothing is being recorded, what it makes is released at once, so
+-- that inference holds one layer's results at a time; where something is, it is a plain call.
 -- @tparam function f
 -- @param ... its arguments
 -- @return what f returns

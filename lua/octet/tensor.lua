@@ -406,9 +406,12 @@ function methods:parameter_(on)
   return self
 end
 
---- Gradients of this scalar with regard to every parameter behind it, added to theirs.
+--- Gradients of this scalar with regard to every parameter behind it, added to theirs. What it
+-- needs on the way is released as it goes; where memory ends all the same, gradients may hold a
+-- part.
 function methods:backward()
-  call(C.oct_backward, self)
+  -- Not by way of `call`: half a walk back cannot be made again.
+  check(C.oct_backward(self), 2)
 end
 
 --- @treturn tensor|nil the gradient, nil where there is none yet

@@ -6,6 +6,7 @@
 -- @module octet.text
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local file = require "octet.file"
 
 local C = binding.C
 local M = {}
@@ -26,13 +27,7 @@ local size64 = ffi.typeof "int64_t[1]"
 
 --- What a tokenizer_config.json says of how text is prepared; {} where the file is not there.
 local function read_config(path)
-  local file = io.open(path, "rb")
-  if not file then return {} end
-  local content = file:read("*a")
-  file:close()
-  local ok, config = pcall(require("cjson.safe").decode, content or "")
-  if not ok or type(config) ~= "table" then error(path .. ": not a JSON object", 0) end
-  return config
+  return file.is_file(path) and file.read_json(path) or {}
 end
 
 local function boolean_option(options, config, name, config_name, default)
@@ -142,7 +137,7 @@ end
 -- @treturn cdata encoding, for `octet.data.dataset`
 function WordPiece:encode_table(table, a, b, max_length)
   local result = encoding_pointer()
-  check(C.oct_encode_table(result, self.handle, table.handle, table:column(a),
+  check(C.oct_encode_table(result, self.handle, table:open(), table:column(a),
     b and table:column(b) or -1, max_length or 0))
   return ffi.gc(result[0], C.oct_encoding_free)
 end

@@ -14,19 +14,27 @@ local function momentum(parameters)
   for _, p in ipairs(parameters) do
     self.tensors[p.name] = tensor.zeros(p.tensor:shape()):keep()
   end
-  function self.step(_, lr)
-    self.steps = self.steps + 1
+  function self.clip_norm()
     local sum = 0
+    for _, p in ipairs(parameters) do
+      local g = p.tensor:grad():data()
+      for i = 0, p.tensor:size() - 1 do sum = sum + g[i] * g[i] end
+    end
+    return math.sqrt(sum)
+  end
+  function self.set_lr(_, lr) self.lr = lr end
+  function self.step()
+    self.steps = self.steps + 1
     for _, p in ipairs(parameters) do
       local w, m, g = p.tensor:data(), self.tensors[p.name]:data(), p.tensor:grad():data()
       for i = 0, p.tensor:size() - 1 do
-        sum = sum + g[i] * g[i]
         m[i] = 0.9 * m[i] + g[i]
-        w[i] = w[i] - lr * m[i] * (1 + 0.01 * self.steps)
+        w[i] = w[i] - self.lr * m[i] * (1 + 0.01 * self.steps)
       end
-      p.tensor:zero_grad()
     end
-    return math.sqrt(sum)
+  end
+  function self.zero_grad()
+    for _, p in ipairs(parameters) do p.tensor:zero_grad() end
   end
   function self.state() return {tensors = self.tensors, numbers = {steps = self.steps}} end
   function self.load(_, state) self.steps = state.numbers.steps end
@@ -41,17 +49,14 @@ local function create(name)
   return run
 end
 
---- A run of 3 epochs of 6 steps. `hook(what, position)` is called at each step and evaluation.
+--- A run of 3 epochs of 6 steps. `hook(what, steps)` is called before each step and evaluation.
 local function train(run, hook, o)
   o = o or {}
   octet.seed(7)
   local model = nn.Sequential(nn.Linear(3, 8, {activation = "tanh"}), nn.Dropout(0.2),
     nn.Linear(8, 2))
   local optimizer = momentum(model:parameters())
-  local position, seconds = run:restore(model, optimizer)
-  run:attach(model, optimizer)
-  run:open_logs({"step", "epoch", "train_loss", "accuracy"}, position or fit.beginning())
-  position = position or fit.beginning()
+  local step = 0
   local function rows(epoch, number)
     local xs, ys = {}, {}
     for i = 1, BATCH do
@@ -61,26 +66,28 @@ local function train(run, hook, o)
     end
     return {x = xs, y = ys, tokens = 10 + number, examples = BATCH}
   end
-  local result = fit.fit {
+  return fit.fit {
     batches = function(epoch, first)
       local number = first
       return function()
         if number >= STEPS_PER_EPOCH then return nil end
         number = number + 1
-        return rows(epoch, number)
+        local batch = rows(epoch, number)
+        batch.step = (epoch - 1) * STEPS_PER_EPOCH + number
+        return batch
       end
     end,
     loss = function(batch)
-      if hook then hook("step", position) end
+      step = batch.step
+      if hook then hook("step", step - 1) end
       local loss = nn.cross_entropy(model(tensor.from(batch.x, {BATCH, 3})),
         tensor.from(batch.y, {BATCH}, "i32"))
-      if o.nan_at == position.step + 1 then loss = loss * (0 / 0) end
+      if o.nan_at == step then loss = loss * (0 / 0) end
       return loss
     end,
-    update = function(lr) return optimizer:step(lr) end,
-    lr = function(step) return 0.1 / step end,
+    model = model, optimizer = optimizer, lr = function(n) return 0.1 / n end,
     evaluate = function(stop)
-      if hook then hook("evaluation", position) end
+      if hook then hook("evaluation", step) end
       if stop() then return nil end
       model:eval()
       local score = octet.scope(function()
@@ -91,12 +98,10 @@ local function train(run, hook, o)
       model:train()
       return {accuracy = score}
     end,
-    metric = "accuracy", steps_per_epoch = STEPS_PER_EPOCH, epochs = 3, steps = o.steps,
+    metrics = {"accuracy"}, steps_per_epoch = STEPS_PER_EPOCH, epochs = 3, steps = o.steps,
     evaluate_every = o.evaluate_every, checkpoint_every = o.checkpoint_every,
-    position = position, seconds = seconds, run = run,
+    run = run,
   }
-  run:close_logs()
-  return result
 end
 
 local function send(name) io.popen("kill -" .. name .. " $PPID"):close() end
@@ -127,6 +132,11 @@ describe("a training loop", function()
     local log, metrics = run:history()
     assert.equal(18, #log.loss)
     assert.same({6, 12, 18}, metrics.step)
+    for epoch = 1, 3 do
+      local sum = 0
+      for i = 6 * epoch - 5, 6 * epoch do sum = sum + log.loss[i] end
+      assert.near(sum / 6, metrics.train_loss[epoch], 1e-7)
+    end
     assert.same({1, 2, 3}, metrics.epoch)
     assert.equal(0.1 / 18, log.lr[18])
     assert.equal(18, checkpoint.position(run:checkpoint_path()).step)
@@ -157,14 +167,16 @@ describe("a training loop", function()
       for _, what in ipairs {"step", "evaluation"} do
         local run = create(what .. stop_at)
         local sent = false
-        local result = train(run, function(kind, position)
-          if not sent and kind == what and position.step >= stop_at then
+        local result = train(run, function(kind, at)
+          if not sent and kind == what and at >= stop_at then
             sent = true
             send "TERM"
           end
         end, {evaluate_every = 4})
         if sent and not (result.steps == 18 and not result.interrupted) then
           assert.equal(15, result.interrupted)
+          -- Nothing that was done is lost.
+          assert.equal(result.steps, checkpoint.position(run:checkpoint_path()).step)
           result = train(run_folder.open(scratch(what .. stop_at)), nil, {evaluate_every = 4})
         end
         assert.is_nil(result.interrupted)
@@ -180,8 +192,8 @@ describe("a training loop", function()
     for kill_at = 0, 17, 4 do
       local run = create("killed" .. kill_at)
       assert.has_error(function()
-        train(run, function(_, position)
-          if position.step == kill_at then
+        train(run, function(_, at)
+          if at == kill_at then
             run:each_log(function(log) log:flush() end)
             error("killed", 0)
           end
@@ -198,7 +210,7 @@ describe("a training loop", function()
       local run = create "a"
       local ok, err = pcall(train, run, nil, {nan_at = 9})
       assert.is_false(ok, err)
-      assert.matches("^the loss is %-?nan at step 9 %(epoch 2%): .*the last good checkpoint, "
+      assert.matches("^the loss is nan at step 9 %(epoch 2%): .*the last good checkpoint, "
         .. "of step 6, is kept in " .. run:path "checkpoint":gsub("%p", "%%%0"), err)
       assert.equal(6, checkpoint.position(run:checkpoint_path()).step)
       assert.is_nil(err:find "\n")
@@ -210,6 +222,35 @@ describe("a training loop", function()
     train(create "a")
     collectgarbage() collectgarbage()
     assert.equal(before, octet.live_tensors())
+  end)
+end)
+
+describe("a training loop on a disk that fails", function()
+  local ffi = require "ffi"
+  local C = require "octet.binding".C
+  local made = ffi.new "int64_t[1]"
+  local ENOSPC = 28
+
+  it("says so, keeps the former checkpoint, and goes on from it to the same bytes", function()
+    local options = {checkpoint_every = 5}
+    local whole = create "whole"
+    C.oct_fail_file(made, 0, 0, 0)
+    train(whole, nil, options)
+    C.oct_fail_file(made, 0, 0, 0)
+    local calls, expected = tonumber(made[0]), bytes_of(whole)
+    for nth = 1, calls, 5 do
+      local run = create("full" .. nth)
+      C.oct_fail_file(made, nth, ENOSPC, 1)
+      local ok, err = pcall(train, run, nil, options)
+      C.oct_fail_file(made, 0, 0, 0)
+      if not ok then
+        assert.is_nil(tostring(err):find "\n")
+        assert.matches("full", err)
+        run = run_folder.open(scratch("full" .. nth))
+        train(run, nil, options)
+      end
+      assert.same(expected, bytes_of(run), "call " .. nth)
+    end
   end)
 end)
 

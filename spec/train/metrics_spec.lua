@@ -55,7 +55,7 @@ describe("metrics", function()
   end)
 
   it("point out predictions of a single class or value", function()
-    local names = {[0] = "negative", [1] = "positive"}
+    local names = {"negative", "positive"}
     assert.is_nil(metrics.collapse({1, 1, 0}, names))
     assert.equal('every one of the 3 predictions is "positive": '
       .. "the model has fallen back on a single class", metrics.collapse({1, 1, 1}, names))

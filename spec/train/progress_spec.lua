@@ -69,7 +69,7 @@ describe("progress on a terminal", function()
 end)
 
 describe("progress without a terminal", function()
-  it("is some twenty plain lines", function()
+  it("is some ten plain lines", function()
     local s = screen {total = 2105}
     for i = 1, 2105 do
       s.now = i / 10
@@ -77,8 +77,17 @@ describe("progress without a terminal", function()
     end
     s.bar:finish()
     assert.is_nil(s.text:find "[\r\27]")
-    assert.equal(20, select(2, s.text:gsub("\n", "")))
+    assert.equal(10, select(2, s.text:gsub("\n", "")))
     assert.matches("epoch 1/3 2,105/2,105  loss 0.2500  6,000 tokens/s  3:31\n$", s.text)
+  end)
+
+  it("is one line where the loop is soon done", function()
+    local s = screen {total = 10}
+    for i = 1, 10 do
+      s.now = i / 100
+      s.bar:update(i)
+    end
+    assert.equal("epoch 1/3 10/10  0:00\n", s.text)
   end)
 end)
 

@@ -45,6 +45,16 @@ describe("signals", function()
       run 'pcall(signals.caught, error, "x"); send "TERM"; print "on"')
   end)
 
+  it("stay caught to the end of the outermost", function()
+    assert.matches("status 143\n$", run [[signals.caught(function()
+        signals.caught(function() end)
+        send "TERM"
+      end)
+      print(signals.seen())
+      send "TERM"
+      print "on"]])
+  end)
+
   it("pass results and errors on", function()
     assert.same({1, 2}, {signals.caught(function(a) return a, 2 end, 1)})
     assert.has_error(function() signals.caught(function() error("x", 0) end) end, "x")

@@ -133,7 +133,7 @@ end
 -- @treturn {string,...} the places that were looked in
 function M.find(task, given)
   local names = {"glue/" .. task.folder, task.folder}
-  if given and (given .. "/"):find("/" .. task.folder .. "/+$") then names[3] = "" end
+  if given and given:match "([^/]*)/*$" == task.folder then names[3] = "" end
   return places.find(given, names, file_names(task))
 end
 
@@ -177,11 +177,12 @@ local function fetch_mrpc(task, folder, options)
   local train, dev = M.split_mrpc(texts[1], texts[2])
   file.save(folder .. "/train.tsv", train)
   file.save(folder .. "/dev.tsv", dev)
+  for _, piece in ipairs(task.pieces) do file.remove(folder .. "/" .. piece.name) end
 end
 
 --- Download a task from GLUE's home into the cache.
 -- @tparam table task
--- @tparam[opt] table options `quiet`
+-- @tparam[opt] table options `quiet`, `connect_seconds`
 -- @treturn string the folder
 function M.fetch(task, options)
   options = options or {}
@@ -196,7 +197,8 @@ function M.fetch(task, options)
   local archive = task.archive
   local path = folder .. "/" .. archive.name
   require("octet.hub").download(HOME .. archive.name, {sha256 = archive.sha256,
-    size = archive.size, path = path, quiet = options.quiet})
+    size = archive.size, path = path, quiet = options.quiet,
+    connect_seconds = options.connect_seconds})
   local wanted = {}
   for _, name in ipairs(file_names(task)) do
     wanted[archive.inside .. "/" .. name] = folder .. "/" .. name

@@ -53,8 +53,8 @@ local function load_one(task, options)
 end
 
 --- Find a task's data, read and encode it.
--- Looked for in `options.data`, the environment's OCTET_DATA, and the cache; where none has it, what
--- GLUE's home has is downloaded into the cache.
+-- Looked for in `options.data`, the environment's OCTET_DATA, and the cache; where none has it,
+-- GLUE's data are downloaded into the cache.
 -- @tparam string name a task's, or "default": SST-2 where it can be had, else the snippets
 -- @tparam table options `tokenizer` and `max_length`; `data`: a folder; `offline`: no download;
 --   `quiet`; `limit`: use so many rows of the training set, the same ones for the same `seed`

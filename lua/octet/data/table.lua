@@ -53,6 +53,11 @@ function M.read(path, options)
   }, Table)
 end
 
+--- The core's table, for those who hand it to the core.
+function Table:open()
+  return self.handle or error(self.path .. ": the table is closed", 2)
+end
+
 --- The core's number of a column, from 0.
 function Table:column(name)
   return self.places[name]
@@ -67,7 +72,7 @@ local text, bytes, line = ffi.new "const char *[1]", ffi.new "int64_t[1]", ffi.n
 -- @treturn string
 -- @treturn number the file's line on which the row begins
 function Table:cell(row, name)
-  check(C.oct_table_cell(text, bytes, line, self.handle, row - 1, self:column(name)))
+  check(C.oct_table_cell(text, bytes, line, self:open(), row - 1, self:column(name)))
   return ffi.string(text[0], tonumber(bytes[0])), tonumber(line[0])
 end
 
@@ -77,7 +82,7 @@ end
 -- @treturn cdata int32_t[rows]
 function Table:labels(name, names)
   local labels = ffi.new("int32_t[?]", self.rows)
-  check(C.oct_table_labels(labels, self.handle, self:column(name), table.concat(names, "\t")))
+  check(C.oct_table_labels(labels, self:open(), self:column(name), table.concat(names, "\t")))
   return labels
 end
 
@@ -88,7 +93,7 @@ end
 -- @treturn cdata float[rows]
 function Table:numbers(name, low, high)
   local values = ffi.new("float[?]", self.rows)
-  check(C.oct_table_numbers(values, self.handle, self:column(name), low, high))
+  check(C.oct_table_numbers(values, self:open(), self:column(name), low, high))
   return values
 end
 

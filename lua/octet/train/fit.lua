@@ -15,10 +15,10 @@ local M = {}
 local Fit = {}
 Fit.__index = Fit
 
---- Where a run begins.
+--- Where a run begins; what a position holds.
 -- `epoch` and `batch`: epochs done, and batches done of the one after them; `due`: an evaluation
 -- comes first; `ended`: no step is left; `loss_sum`, `loss_count`: since the last evaluation;
--- `best`: step, epoch and value of the best evaluation so far; `last`: metrics of the last one.
+-- `best`: step, epoch and value of the best evaluation so far; `last`, `note`: of the last one.
 function M.beginning()
   return {epoch = 0, batch = 0, step = 0, tokens = 0, examples = 0, loss_sum = 0, loss_count = 0,
     due = false, ended = false}
@@ -31,10 +31,23 @@ local function is_finite(x) return x == x and x ~= math.huge and x ~= -math.huge
 
 function Fit:fail_not_finite(what, value)
   local good = self.o.run and self.saved_step
+  value = value ~= value and "nan" or tostring(value)
   error(("%s is %s at step %d (epoch %d): training has diverged and stops here; %s. A smaller "
-    .. "--lr often helps"):format(what, tostring(value), self.position.step + 1,
+    .. "--lr often helps"):format(what, value, self.position.step + 1,
     self.position.epoch + 1, good and ("the last good checkpoint, of step %d, is kept in %s")
       :format(good, self.o.run:path "checkpoint") or "there is no checkpoint yet"), 0)
+end
+
+--- Clip, step, zero the gradients; returns the gradient's norm before it was clipped.
+function Fit:update(lr)
+  local optimizer = self.o.optimizer
+  local clip = self.o.clip
+  local norm = optimizer:clip_norm(clip and clip > 0 and clip or math.huge)
+  if not is_finite(norm) then self:fail_not_finite("the gradient's norm", norm) end
+  optimizer:set_lr(lr)
+  optimizer:step()
+  optimizer:zero_grad()
+  return norm
 end
 
 --- One step of training; returns the loss.
@@ -47,8 +60,7 @@ function Fit:train_step(batch)
     loss_value = loss:item()
     if not is_finite(loss_value) then self:fail_not_finite("the loss", loss_value) end
     loss:backward()
-    norm = o.update(lr)
-    if norm and not is_finite(norm) then self:fail_not_finite("the gradient's norm", norm) end
+    norm = self:update(lr)
   end)
   p.step, p.batch = p.step + 1, p.batch + 1
   p.tokens, p.examples = p.tokens + batch.tokens, p.examples + batch.examples
@@ -59,10 +71,13 @@ end
 --- Write the step down, and show it.
 function Fit:report(batch, loss, lr, norm, seconds)
   local o, p = self.o, self.position
-  self.recent_loss = self.recent_loss and 0.95 * self.recent_loss + 0.05 * loss or loss
+  -- A moving average, with as much weight on the past as there is past.
+  self.seen = (self.seen or 0) + 1
+  local weight = math.max(0.05, 1 / self.seen)
+  self.recent_loss = (1 - weight) * (self.recent_loss or 0) + weight * loss
   if o.run then
     o.run:log {step = p.step, epoch = p.epoch + 1, loss = single(loss), lr = lr,
-      grad_norm = norm and single(norm), tokens = p.tokens}
+      grad_norm = single(norm), tokens = p.tokens}
     o.run:scalars(p.step, {["train/loss"] = loss, ["train/lr"] = lr, ["train/grad_norm"] = norm,
       ["train/tokens_per_second"] = batch.tokens / math.max(seconds, 1e-9)})
   end
@@ -76,7 +91,8 @@ function Fit:checkpoint(is_best)
   local o = self.o
   if not o.run then return end
   local begun = machine.clock()
-  o.run:checkpoint(self.position, self.seconds, is_best)
+  o.run:checkpoint(self.position, {seconds = self.seconds,
+    evaluation_seconds = self.evaluation_seconds}, is_best)
   self.saved_step = self.position.step
   if self.bar then self.bar:pause(machine.clock() - begun) end
 end
@@ -91,8 +107,8 @@ function Fit:evaluation()
   local took = machine.clock() - begun
   self.evaluation_seconds = self.evaluation_seconds + took
   p.due = false
-  p.last = metrics
-  local value = metrics[o.metric]
+  p.last, p.note = metrics, note
+  local value = metrics[o.metrics[1]]
   local epochs = p.epoch + p.batch / o.steps_per_epoch
   local is_best = not p.best or o.better(value, p.best.value)
   if is_best then p.best = {step = p.step, epoch = epochs, value = value} end
@@ -110,7 +126,9 @@ function Fit:evaluation()
   p.loss_sum, p.loss_count = 0, 0
   self:checkpoint(is_best)
   if self.bar then self.bar:pause(machine.clock() - begun) end
-  o.on_evaluation(metrics, epochs, note, self.bar)
+  o.on_evaluation(metrics, epochs, function(line)
+    if self.bar then self.bar:say(line) else o.say(line) end
+  end)
   return true
 end
 
@@ -159,7 +177,7 @@ end
 
 function Fit:run()
   local p = self.position
-  while true do
+  while not signals.seen() do
     if p.due then
       if self.bar and (p.epoch ~= self.bar_epoch or p.ended) then self:close_bar() end
       if not self:evaluation() then break end
@@ -175,39 +193,60 @@ function Fit:run()
   return {
     interrupted = signal, steps = p.step, tokens = p.tokens, examples = p.examples,
     epochs = p.epoch, seconds = self.seconds, evaluation_seconds = self.evaluation_seconds,
-    metrics = p.last, best = p.best,
+    metrics = p.last, note = p.note, best = p.best,
   }
 end
 
 local function larger(a, b) return a > b end
 local function nothing() end
 
---- Train.
+--- Go to the checkpoint of the run's folder, where there is one, and open its logs.
+function Fit:begin()
+  local o, run = self.o, self.o.run
+  self.position, self.seconds, self.evaluation_seconds = M.beginning(), 0, 0
+  if not run then return end
+  run:attach(o.model, o.optimizer)
+  local position, clock = run:restore()
+  if position then
+    self.position, self.saved_step = position, position.step
+    self.seconds, self.evaluation_seconds = clock.seconds, clock.evaluation_seconds
+    o.say(("goes on after step %d of %d"):format(position.step, o.total_steps))
+  end
+  run:open_logs({"step", "epoch", "train_loss", unpack(o.metrics)}, self.position)
+end
+
+--- Train. In a run's folder that holds a checkpoint, training goes on from there.
 -- @tparam table o what to do:
 --
+-- - `model`, `optimizer`; `run`: the run's folder, where something is to be kept;
 -- - `batches(epoch, first)`: an iterator over the batches of an epoch (1-based) from the one after
 --   the first `first`; each with `tokens` (real ones) and `examples`;
--- - `loss(batch)`: the loss, a scalar tensor; `update(lr)`: clip, step, zero the gradients, and
---   return the gradient's norm; `lr(step)`: the learning rate of a step (1-based);
--- - `evaluate(stop)`: a table of metrics by name, or nil where stop() became true, and optionally a
---   sentence to print with them; `metric`: the name of the one that tells the best;
---   `better(a, b)`: is a better than b (the larger, where it is left out);
+-- - `loss(batch)`: the loss, a scalar tensor; `lr(step)`: the learning rate of a step (1-based);
+--   `clip`: largest norm of the gradient (0: any);
+-- - `evaluate(stop)`: a table of metrics by name, or nil where stop() became true, and a sentence
+--   worth noting, if there is one; `metrics`: their names, the first is the one that tells the
+--   best; `better(a, b)`: is a better than b (the larger, where it is left out);
 -- - `steps_per_epoch`, `epochs`, `steps` (a limit), `evaluate_every`, `checkpoint_every` (steps);
--- - `run`: the run folder, where there is one; `position`: where to begin, `seconds`: spent before;
--- - `show`: a progress bar; `on_evaluation(metrics, epochs, note, bar)`.
+-- - `show`: a progress bar; `say(line)`; `on_evaluation(metrics, epochs, say)`.
 -- @treturn table steps, tokens, examples, epochs, seconds (of training), evaluation_seconds,
--- metrics, best, and `interrupted`: the number of the signal that ended it
+-- metrics, note, best, and `interrupted`: the number of the signal that ended it
 function M.fit(o)
   local settings = setmetatable({
-    better = o.better or larger, on_evaluation = o.on_evaluation or nothing,
+    better = o.better or larger, on_evaluation = o.on_evaluation or nothing, say = o.say or nothing,
     total_steps = math.min(o.steps or math.huge, o.epochs * o.steps_per_epoch),
   }, {__index = o})
-  local self = setmetatable({
-    o = settings, position = o.position or M.beginning(), seconds = o.seconds or 0,
-    evaluation_seconds = 0,
-  }, Fit)
-  if o.position then self.saved_step = o.position.step end
-  return signals.caught(self.run, self)
+  local self = setmetatable({o = settings}, Fit)
+  local ok, outcome = pcall(signals.caught, function()
+    self:begin()
+    return self:run()
+  end)
+  if ok then
+    if o.run then o.run:close_logs() end
+    return outcome
+  end
+  -- What the logs hold so far is of use; that they cannot be written is the lesser error.
+  if o.run then pcall(o.run.close_logs, o.run) end
+  error(outcome, 0)
 end
 
 return M

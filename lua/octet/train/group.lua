@@ -6,6 +6,7 @@
 -- @module octet.train.group
 local metrics = require "octet.train.metrics"
 local run_folder = require "octet.train.run_folder"
+local signals = require "octet.train.signals"
 
 local M = {}
 
@@ -32,6 +33,12 @@ function M.run(folder, members, run, say)
       results[i] = result
       -- A finished run goes nowhere any more; with ten seeds its checkpoints would be gigabytes.
       own:drop_checkpoints()
+      -- The model's memory hangs on handles that are too small for the collector to hurry.
+      collectgarbage()
+      collectgarbage()
+      -- One that came while the run was being saved: the run is whole, the group stops here.
+      signal = i < #members and signals.seen()
+      if signal then return nil, signal end
     end
   end
   return results

@@ -2,7 +2,7 @@
 -- @module octet.train
 local PARTS = {
   checkpoint = true, evaluate = true, group = true, metrics = true, model_folder = true,
-  progress = true, run_folder = true, signals = true, tensorboard = true,
+  progress = true, result = true, run_folder = true, signals = true, tensorboard = true,
 }
 
 return setmetatable({}, {

@@ -145,7 +145,7 @@ end
 
 --- What is wrong with predictions that do not depend on the input.
 -- @tparam table predictions
--- @tparam[opt] table names of the classes, names[0] the first; none for a regression
+-- @tparam[opt] {string,...} names of the classes, the first that of class 0; none for a regression
 -- @treturn ?string a sentence, or nil where they differ
 function M.collapse(predictions, names)
   for i = 2, #predictions do
@@ -157,7 +157,7 @@ function M.collapse(predictions, names)
       :format(#predictions, predictions[1])
   end
   return ('every one of the %d predictions is "%s": the model has fallen back on a single class')
-    :format(#predictions, tostring(names[predictions[1]] or predictions[1]))
+    :format(#predictions, tostring(names[predictions[1] + 1] or predictions[1]))
 end
 
 return M

@@ -10,26 +10,26 @@ local M = {}
 
 --- The text of config.json.
 -- @tparam table config of the encoder, as it was read
--- @tparam table o `labels`: names of the classes, labels[0] the first, none for a regression;
--- `octet`: what is kept under that name
+-- @tparam ?{string,...} labels names of the classes, the first that of class 0; none for a
+-- regression
+-- @tparam table own what is kept under "octet"
 -- @treturn table
-function M.config(config, o)
+function M.config(config, labels, own)
   local all = {}
   for key, value in pairs(config) do all[key] = value end
   all.model_type = "bert"
   all.architectures = json.array {"BertForSequenceClassification"}
   all.id2label, all.label2id = {}, {}
-  if o.labels then
-    for class = 0, #o.labels do
-      all.id2label[tostring(class)] = o.labels[class]
-      all.label2id[o.labels[class]] = class
+  if labels then
+    for i, label in ipairs(labels) do
+      all.id2label[tostring(i - 1)], all.label2id[label] = label, i - 1
     end
     all.problem_type = "single_label_classification"
   else
     all.id2label["0"], all.label2id.LABEL_0 = "LABEL_0", 0
     all.problem_type = "regression"
   end
-  all.octet = o.octet
+  all.octet = own
   return all
 end
 
@@ -42,10 +42,13 @@ function M.save_weights(folder, model)
   safetensors.save(folder .. "/model.safetensors", tensors)
 end
 
---- Copy the vocabulary and the tokenizer's settings, made up where the model has none.
--- @tparam string from the folder of the model that was begun with
+--- Save all but the weights: the configuration, the vocabulary, and the tokenizer's settings, made
+-- up where the model has none.
 -- @tparam string folder
-function M.save_tokenizer(from, folder)
+-- @tparam string from the folder of the model that was begun with
+-- @tparam table config as config() makes it
+function M.begin(folder, from, config)
+  file.save_json(folder .. "/config.json", config)
   file.save(folder .. "/vocab.txt", file.read(from .. "/vocab.txt"))
   local settings = {tokenizer_class = "BertTokenizer", do_lower_case = true}
   if file.is_file(from .. "/tokenizer_config.json") then
@@ -61,8 +64,8 @@ end
 --- What config.json says of a classifier. Files from elsewhere are checked, and their own ways
 -- (no "octet", classes without names) are understood.
 -- @tparam string folder
--- @treturn table labels (labels[0] the first; nil for a regression), classes, pooling, max_length,
--- task (nil where the file does not say)
+-- @treturn table labels (the first that of class 0; nil for a regression), classes, pooling,
+-- max_length, pair (does it read two texts?), task (nil where the file does not say)
 function M.describe(folder)
   local path = folder .. "/config.json"
   local config = file.read_json(path)
@@ -79,8 +82,8 @@ function M.describe(folder)
       error(("%s: the name of class %d is a %s, expected a string"):format(path, classes,
         type(name)), 0)
     end
-    labels[classes] = name
     classes = classes + 1
+    labels[classes] = name
   end
   local count = 0
   for _ in pairs(names) do count = count + 1 end
@@ -88,12 +91,15 @@ function M.describe(folder)
     error(("%s: id2label has %d names, expected one for each class from 0 on")
       :format(path, count), 0)
   end
+  local pair
+  if type(own.pair) == "boolean" then pair = own.pair end
   local regression = classes == 1 or config.problem_type == "regression"
   return {
     classes = classes, labels = not regression and labels or nil,
     pooling = (own.pooling == "mean" or own.pooling == "cls") and own.pooling or "cls",
     max_length = whole(own.max_length, 3, 2^20) and own.max_length or nil,
-    task = type(own.task) == "string" and own.task or nil, config = config,
+    task = type(own.task) == "string" and own.task or nil,
+    pair = pair,
   }
 end
 

@@ -3,6 +3,7 @@
 -- @module octet.train.progress
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local lines = require "octet.lines"
 
 local M = {}
 
@@ -11,8 +12,8 @@ Progress.__index = Progress
 
 -- More often than this the eye sees nothing new, and a slow terminal would slow the training.
 local REDRAW_SECONDS = 0.1
--- Without a terminal: so many lines in a loop.
-local PLAIN_LINES = 20
+-- Without a terminal: so many lines in a loop, and not more often than this.
+local PLAIN_LINES, PLAIN_SECONDS = 10, 1
 
 --- 83 -> "1:23", 3723 -> "1:02:03".
 -- @tparam number seconds
@@ -55,9 +56,8 @@ end
 --- Put text on standard output, at once, and make sure that it got there.
 -- @tparam string text
 function M.write(text)
-  local ok, reason = io.stdout:write(text)
-  if ok then ok, reason = io.stdout:flush() end
-  if not ok then error("standard output: " .. tostring(reason), 0) end
+  lines.write(text)
+  lines.flush()
 end
 
 local function clock()
@@ -76,7 +76,9 @@ function M.new(o)
     write = o.write or M.write, clock = o.clock or clock, done = o.done or 0, utf8 = o.utf8,
   }, Progress)
   if self.utf8 == nil then self.utf8 = speaks_utf8() end
-  self.start, self.first, self.drawn_at = self.clock(), self.done, -math.huge
+  self.start, self.first = self.clock(), self.done
+  -- A bar is there at once; a plain line has something to say first.
+  self.drawn_at = self.columns() > 0 and -math.huge or self.start
   self.units, self.shown = 0, false
   self.next_line = self:line_after(self.done)
   return self
@@ -122,7 +124,10 @@ function Progress:line_text(columns)
     local tail = table.concat(parts, "  ")
     local room = columns - #head - #tail - 3 - (self.utf8 and 0 or 2)
     if room >= 8 then
-      return head .. " " .. bar_text(part, math.min(room, 40), self.utf8) .. "  " .. tail
+      -- Never wider than it was, so that it does not jump as the figures behind it change.
+      if columns ~= self.last_columns then self.cells, self.last_columns = 40, columns end
+      self.cells = math.min(self.cells, room)
+      return head .. " " .. bar_text(part, self.cells, self.utf8) .. "  " .. tail
     end
     if #head + 2 + #tail <= columns or #parts == 0 then
       return (head .. "  " .. tail):sub(1, columns)
@@ -151,8 +156,9 @@ function Progress:update(done, news)
   end
   if self.columns() > 0 then
     if done >= self.total or self.clock() - self.drawn_at >= REDRAW_SECONDS then self:draw() end
-  elseif done >= self.next_line then
-    self.next_line = self:line_after(done)
+  elseif done >= self.total or (done >= self.next_line
+      and self.clock() - self.drawn_at >= PLAIN_SECONDS) then
+    self.next_line, self.drawn_at = self:line_after(done), self.clock()
     local parts = self:parts()
     table.insert(parts, 1, ("%s %s/%s"):format(self.label, M.count_text(done),
       M.count_text(self.total)))

@@ -77,7 +77,9 @@ function M.metrics_text(metrics)
     if (a:find "^loss" ~= nil) ~= (b:find "^loss" ~= nil) then return b:find "^loss" ~= nil end
     return a < b
   end)
-  for i, name in ipairs(names) do parts[i] = ("%s %.4f"):format(name:gsub("_", " "), metrics[name]) end
+  for i, name in ipairs(names) do
+    parts[i] = ("%s %.4f"):format((name:gsub("_", " ")), metrics[name])
+  end
   return table.concat(parts, "  ")
 end
 
@@ -91,42 +93,32 @@ function M.speed_text(result)
 end
 
 --- What 8-bit state saved, and which parameters stayed at 32 bits and why.
--- @tparam {table,...} report a list with an entry for each parameter: name, size, bits, bytes (of
--- its state), reason (why 32 bits)
+-- @tparam table report an optimizer's report()
 -- @treturn {string,...} lines
 function M.state_text(report)
-  local bytes, full, small, count = 0, 0, {}, 0
-  local by_reason, reasons = {}, {}
-  for _, p in ipairs(report) do
-    bytes, full = bytes + p.bytes, full + 8 * p.size
-    count = count + p.size
-    if p.bits == 32 then
-      local reason = p.reason or "32-bit optimizer"
-      if not by_reason[reason] then
-        by_reason[reason] = {tensors = 0, size = 0, names = {}}
-        reasons[#reasons + 1] = reason
-      end
-      local group = by_reason[reason]
-      group.tensors, group.size = group.tensors + 1, group.size + p.size
-      group.names[#group.names + 1] = p.name
-    else
-      small[#small + 1] = p
+  local first = ("optimizer state: %s, %.2f bytes a parameter"):format(M.bytes_text(report.bytes),
+    report.bytes / math.max(1, report.elements))
+  local lines = {first}
+  if report.elements_8 > 0 then
+    lines[1] = ("%s; 32-bit state would take %s, so %s are saved"):format(first,
+      M.bytes_text(report.bytes_if_32), M.bytes_text(report.bytes_if_32 - report.bytes))
+  end
+  local groups, order = {}, {}
+  for _, p in ipairs(report.kept_32) do
+    local group = groups[p.why]
+    if not group then
+      group = {elements = 0}
+      groups[p.why], order[#order + 1] = group, p.why
     end
+    group.elements = group.elements + p.elements
+    group[#group + 1] = p.name
   end
-  local lines = {("optimizer state: %s, %.2f bytes a parameter"):format(M.bytes_text(bytes),
-    bytes / math.max(1, count))}
-  if #small == 0 then
-    lines[1] = lines[1] .. " (32-bit; an 8-bit optimizer would take about 2)"
-    return lines
-  end
-  lines[1] = lines[1] .. (" instead of %s with 32-bit state: %s saved"):format(M.bytes_text(full),
-    M.bytes_text(full - bytes))
-  for _, reason in ipairs(reasons) do
-    local group = by_reason[reason]
-    local names = #group.names <= 3 and table.concat(group.names, ", ")
-      or ("%s, %s, ... %s"):format(group.names[1], group.names[2], group.names[#group.names])
-    lines[#lines + 1] = ("  at 32 bits: %d tensors with %s of %s parameters (%s): %s"):format(
-      group.tensors, progress.count_text(group.size), progress.count_text(count), reason, names)
+  for _, why in ipairs(order) do
+    local group = groups[why]
+    local names = #group <= 3 and table.concat(group, ", ")
+      or ("%s, %s, ... %s"):format(group[1], group[2], group[#group])
+    lines[#lines + 1] = ("  at 32 bits (%s): %s of %s parameters, in %d tensors: %s"):format(why,
+      progress.count_text(group.elements), progress.count_text(report.elements), #group, names)
   end
   return lines
 end
@@ -137,9 +129,12 @@ end
 function M.save_curve(run, title)
   local plot = require "octet.plot"
   local log, metrics = run:history()
+  local steps, losses = log.step or {}, log.loss or {}
+  -- Over a twenty-fifth of the run: short enough to follow it, long enough to be smooth.
+  local keep = 1 - 1 / math.max(4, math.min(100, #losses / 25))
   local panels = {{x = "step", y = "training loss", series = {
-    {name = "each step", x = log.step or {}, y = log.loss or {}, faint = true},
-    {name = "smoothed", x = log.step or {}, y = plot.smooth(log.loss or {}, 0.98)},
+    {name = "each step", x = steps, y = losses, faint = true},
+    {name = "smoothed", x = steps, y = plot.smooth(losses, keep)},
   }}}
   local names, scores = {}, {}
   for name in pairs(metrics) do

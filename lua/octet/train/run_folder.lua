@@ -73,6 +73,22 @@ function Run:finished() return file.is_file(self:path "result.json") end
 function Run:save_json(name, value) file.save_json(self:path(name), value) end
 function Run:read_json(name) return file.read_json(self:path(name)) end
 
+--- Make sure that a resumed run finds what it began with.
+-- @tparam string what named in the error, and the field of config.json's "octet"
+-- @tparam table facts as they are now
+-- @tparam {string,...} fields that must be as they were
+function Run:check_same(what, facts, fields)
+  if not self:has_checkpoint() then return end
+  local before = self:read_json("config.json").octet[what]
+  for _, field in ipairs(fields) do
+    if type(before) ~= "table" or before[field] ~= facts[field] then
+      error(("--resume: the %s of %s are not those it began with: %s is %s, expected %s"):format(
+        what, self.folder, field, tostring(facts[field]),
+        tostring(type(before) == "table" and before[field])), 0)
+    end
+  end
+end
+
 --- Where checkpoint `name` is.
 -- @tparam[opt="last"] string name
 function Run:checkpoint_path(name)
@@ -142,14 +158,16 @@ function Run:scalars(step, scalars)
 end
 
 --- What checkpoints are made of.
+-- @tparam table model
+-- @tparam table optimizer
 function Run:attach(model, optimizer) self.model, self.optimizer = model, optimizer end
 
 --- Write a checkpoint. The logs reach the disk first: what a checkpoint knows of is there.
 -- @tparam table position receives the lengths of the logs
--- @tparam number seconds of training so far. Not in the checkpoint, whose bytes depend on nothing
--- but the run; in a file of its own, which a run can do without.
+-- @tparam table clock seconds and evaluation_seconds so far. Not in the checkpoint, whose bytes
+-- depend on nothing but the run; in a file of its own, which a run can do without.
 -- @tparam[opt] boolean is_best it is the best so far as well
-function Run:checkpoint(position, seconds, is_best)
+function Run:checkpoint(position, clock, is_best)
   self:each_log(function(log) log:flush(true) end)
   position.log_bytes, position.metrics_bytes = self.log_file:size(), self.metrics_file:size()
   file.make_folder(self:path "checkpoint")
@@ -165,19 +183,18 @@ function Run:checkpoint(position, seconds, is_best)
   else
     checkpoint.save(last, self.model, self.optimizer, position)
   end
-  self:save_json("checkpoint/clock.json", {seconds = seconds})
+  self:save_json("checkpoint/clock.json", clock)
 end
 
 --- Go where the last checkpoint is; a run that never came to one begins at its beginning.
--- @tparam table model
--- @tparam table optimizer
 -- @treturn ?table position
--- @treturn number seconds spent on the way there
-function Run:restore(model, optimizer)
-  if not self:has_checkpoint() then return nil, 0 end
-  local position = checkpoint.load(self:checkpoint_path(), model, optimizer)
+-- @treturn table seconds and evaluation_seconds spent on the way there
+function Run:restore()
+  if not self:has_checkpoint() then return nil end
+  local position = checkpoint.load(self:checkpoint_path(), self.model, self.optimizer)
   local ok, clock = pcall(self.read_json, self, "checkpoint/clock.json")
-  return position, ok and tonumber(clock.seconds) or 0
+  local function number(name) return ok and tonumber(clock[name]) or 0 end
+  return position, {seconds = number "seconds", evaluation_seconds = number "evaluation_seconds"}
 end
 
 --- Write out and close the logs.

@@ -21,14 +21,19 @@ end
 -- @treturn string as a person knows it
 function M.name(number) return NAMES[number] or ("signal %d"):format(number) end
 
---- Run a function with signals caught; what stood before holds again afterwards.
+local depth = 0
+
+--- Run a function with signals caught; what stood before holds again afterwards. Within such a
+-- function it is a plain call.
 -- @tparam function fn
 -- @param ... its arguments
 -- @return what it returns
 function M.caught(fn, ...)
-  check(C.oct_catch_signals(1), 2)
+  if depth == 0 then check(C.oct_catch_signals(1), 2) end
+  depth = depth + 1
   local function finish(ok, ...)
-    check(C.oct_catch_signals(0), 3)
+    depth = depth - 1
+    if depth == 0 then check(C.oct_catch_signals(0), 3) end
     if not ok then error((...), 0) end
     return ...
   end

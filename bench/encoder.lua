@@ -1,0 +1,85 @@
+-- The encoder against PyTorch: logits, and the gradient of every parameter, on 200 sentences.
+--
+--     PEER_PYTHON=python luajit bench/encoder.lua MODEL_FOLDER SST2_TRAIN_TSV
+--
+-- PEER_PYTHON is a Python with torch, transformers and safetensors. A sentence is 1 to 8 rows of
+-- the table joined, so that lengths are mixed. Prints the largest difference of a logit, and the
+-- largest relative difference (norm of the difference over norm) of a gradient.
+local here = arg[0]:match "^(.*)/[^/]*$" or "."
+package.path = ("%s/../?.lua;%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here, here)
+  .. package.path
+local bert = require "models.bert"
+local octet = require "octet"
+local nn, safetensors = octet.nn, octet.safetensors
+
+local python = os.getenv "PEER_PYTHON"
+local folder, table_path = arg[1], arg[2]
+if not (python and folder and table_path) then
+  io.stderr:write("usage: PEER_PYTHON=... luajit bench/encoder.lua MODEL_FOLDER SST2_TRAIN_TSV\n")
+  os.exit(1)
+end
+
+local SENTENCES, EVERY = 200, 41     -- one row in 41 spreads them over the file
+
+local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+local work = os.tmpname()
+os.remove(work)
+os.execute("mkdir " .. shell_quote(work))
+local sentences = assert(io.open(work .. "/sentences.tsv", "w"))
+local row, written, joined = -1, 0, {}
+for line in io.lines(table_path) do
+  row = row + 1
+  local text, label = line:match "^([^\t]*)\t([01])"
+  if row > 0 and row % EVERY == 0 and text and written < SENTENCES then
+    joined[#joined + 1] = text
+    if #joined > written % 8 then
+      sentences:write(label, "\t", table.concat(joined, " "), "\n")
+      written, joined = written + 1, {}
+    end
+  end
+end
+sentences:close()
+os.execute(table.concat({"HF_HUB_OFFLINE=1", shell_quote(python), here .. "/peers/encoder.py",
+  shell_quote(folder), shell_quote(work .. "/sentences.tsv"), shell_quote(work),
+  "2>/dev/null"}, " "))
+
+local expected = safetensors.open(work .. "/expected.safetensors")
+local batch = {}
+for _, name in ipairs {"ids", "types", "positions", "offsets", "labels"} do
+  batch[name] = expected:read(name)
+end
+
+--- Largest difference, and the norm of the difference over the norm of what was expected.
+local function differences(got, wanted)
+  local a, b = got:data(), wanted:data()
+  local largest, sum, square = 0, 0, 0
+  for i = 0, wanted:size() - 1 do
+    local d = math.abs(a[i] - b[i])
+    largest = math.max(largest, d)
+    sum, square = sum + d * d, square + b[i] * b[i]
+  end
+  return largest, math.sqrt(sum / square)
+end
+
+for _, isa in ipairs {"avx2", "avx512"} do
+  if pcall(octet.set_isa, isa) then
+    local model = bert.load(work, {classes = 2, pooling = "cls"}):eval()
+    local logits = model(batch):keep()
+    local loss = nn.cross_entropy(logits, batch.labels)
+    loss:backward()
+    local worst, worst_name = 0, nil
+    for _, g in ipairs(model:hugging_face_state(function(p) return p:grad() end)) do
+      -- A key's bias shifts every score of a row alike: its gradient is zero but for rounding.
+      if not g.name:find("key.bias", 1, true) then
+        local _, relative = differences(g.tensor, expected:read("gradient." .. g.name))
+        if relative > worst then worst, worst_name = relative, g.name end
+      end
+    end
+    print(("%s: %d sentences, %d tokens; loss %.7f, PyTorch's %.7f; logits differ by %.1e at most; "
+      .. "gradients by %.1e at most (%s)"):format(isa, SENTENCES, batch.ids:size(), loss:item(),
+      expected:read("loss"):item(), differences(logits, expected:read("logits")), worst,
+      worst_name))
+  end
+end
+os.execute("rm -r " .. shell_quote(work))

@@ -1,0 +1,99 @@
+-- Read sentences, write what a fine-tuned classifier says of them.
+--
+--     luajit recipes/predict.lua --model runs/glue_finetune-sst2-adam8-1 < sentences.txt
+--     luajit recipes/predict.lua --model RUN --text "a gripping, funny film"
+--
+-- One line for each line read: label, probability, text, parted by TABs; a model that predicts a
+-- score writes score and text. A model of pairs reads two texts parted by a TAB.
+local here = arg and arg[0] and arg[0]:match "^(.*)/[^/]*$" or "."
+package.path = table.concat({here .. "/../?.lua", here .. "/../lua/?.lua",
+  here .. "/../lua/?/init.lua", package.path}, ";")
+
+local cli = require "octet.cli"
+local lines = require "octet.lines"
+local octet = require "octet"
+
+local PROGRAM = {
+  name = "predict", command = "luajit recipes/predict.lua",
+  about = "Read sentences, write what a fine-tuned classifier says of them: label, probability "
+    .. "and text, parted by TABs, one a line.",
+  options = {
+    cli.common.model{required = true, help = "folder of a run, or of a classifier in Hugging "
+      .. "Face's layout"},
+    cli.text("text", {what = "a text", help = "the text, or two parted by a TAB; standard input "
+      .. "where it is not given"}),
+    cli.common.batch{default = 64, help = "texts at once"},
+    cli.choice("precision", {"f32", "bf16"}, {default = "f32", help = "of matrix products"}),
+    cli.common.threads(),
+  },
+}
+
+--- Load what a folder holds: the model in evaluation mode, its tokenizer, what it is for.
+local function load(options)
+  local about = octet.train.model_folder.describe(options.model)
+  local tokenizer = octet.text.wordpiece(options.model .. "/vocab.txt")
+  local model, fresh = require "models.bert".load(options.model,
+    {classes = about.classes, pooling = about.pooling})
+  if fresh[1] then
+    error(("%s has no weights for the %s: it has not been fine-tuned"):format(options.model,
+      table.concat(fresh, " and the ")), 0)
+  end
+  return model:eval(), tokenizer, about
+end
+
+--- The two texts of each line read, where the model reads pairs.
+local function split(texts, about, first)
+  if about.pair == false or (about.pair == nil and not texts[1]:find "\t") then return texts end
+  local left, right = {}, {}
+  for i, line in ipairs(texts) do
+    left[i], right[i] = line:match "^([^\t]*)\t([^\t]*)$"
+    if not left[i] then
+      error(("line %d: expected two texts parted by a TAB, got %d"):format(first + i - 1,
+        select(2, line:gsub("\t", "")) + 1), 0)
+    end
+  end
+  return left, right
+end
+
+--- What the model says of some texts, as lines.
+local function predict(model, tokenizer, about, options, texts, first)
+  local a, b = split(texts, about, first)
+  local longest = math.min(about.max_length or math.huge, model.config.max_position_embeddings)
+  local set = octet.data.dataset {encoding = tokenizer:encode_all(a, b, longest),
+    classes = about.classes}
+  local out = {}
+  for batch in set:batches {size = options.batch} do
+    local logits = octet.no_grad(model, batch)
+    local said = {}
+    octet.train.evaluate.decide(logits, said)
+    local probabilities = about.labels and logits:softmax():data()
+    for i, value in ipairs(said) do
+      local line = texts[#out + 1]
+      out[#out + 1] = about.labels
+        and ("%s\t%.4f\t%s"):format(about.labels[value + 1],
+          probabilities[(i - 1) * about.classes + value], line)
+        or ("%.4f\t%s"):format(value, line)
+    end
+  end
+  return out
+end
+
+cli.main("predict", function()
+  local options = cli.parse(arg, PROGRAM)
+  if options.threads then octet.set_threads(options.threads) end
+  octet.set_precision(options.precision)
+  local model, tokenizer, about = load(options)
+  local done = 0
+  local function answer(texts)
+    local said = predict(model, tokenizer, about, options, texts, done + 1)
+    lines.write(table.concat(said, "\n") .. "\n")
+    lines.flush()
+    done = done + #texts
+  end
+  if options.text then
+    answer {(options.text:gsub("[\r\n]+", " "))}
+  else
+    -- As many lines as there are by now: at once at a keyboard, in batches from a file.
+    for texts in lines.arriving() do answer(texts) end
+  end
+end)
