@@ -164,8 +164,9 @@ describe("a fine-tuning that is stopped", function()
       for number, seconds in ipairs {0.1, 0.2, 0.4} do
         local run = ("%s/%s%d"):format(home, signal, number)
         local status, out = stop(run, signal, seconds)
-        -- Killed while it was still loading, it has nothing to go on with.
-        if status ~= 0 and file.is_file(run .. "/config.json") then
+        -- A signal that comes while the process still loads, or when all is saved, ends it plainly.
+        local finished = file.is_file(run .. "/result.json")
+        if status ~= 0 and not finished and file.is_file(run .. "/config.json") then
           if signal ~= "KILL" then
             assert.equal(signal == "INT" and 130 or 143, status)
             assert.matches("stopped by ", out)
@@ -177,7 +178,7 @@ describe("a fine-tuning that is stopped", function()
           assert.equal(0, status, err)
           assert.matches("the run is in ", out)
         end
-        if status == 0 then assert.same(expected, bytes_of(run)) end
+        if status == 0 or finished then assert.same(expected, bytes_of(run)) end
       end
     end)
   end
@@ -245,7 +246,9 @@ describe("several fine-tunings", function()
     local status, out = finetune({"--task", "rte", "--seeds", "6", "--epochs", "2", "--out", run},
       {before = ([[(sleep 0.4; kill -INT $(cat %s.pid)) 2>/dev/null &
         sh -c 'echo $$ > %s.pid; exec "$@"' sh]]):format(run, run)})
-    if status ~= 0 then
+    -- On a machine that is very busy it may not have begun.
+    if not file.is_file(run .. "/config.json") then return end
+    if status ~= 0 and not file.is_file(run .. "/result.json") then
       assert.equal(130, status)
       assert.truthy(out:find("stopped by Ctrl-C; go on with:\n  luajit "
         .. "recipes/glue_finetune.lua --resume " .. run .. "\n", 1, true))
