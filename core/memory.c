@@ -76,6 +76,8 @@ void oct_free(void *pointer)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int64_t now[OCT_PURPOSES], peak[OCT_PURPOSES], now_all, peak_all;
+static int64_t soft_limit = (int64_t)1 << 30;
+static int pressure;
 
 static void account(int purpose, int64_t bytes)
 {
@@ -83,6 +85,7 @@ static void account(int purpose, int64_t bytes)
     now_all += bytes;
     if (now[purpose] > peak[purpose]) peak[purpose] = now[purpose];
     if (now_all > peak_all) peak_all = now_all;
+    if (now_all > soft_limit) pressure = 1;
 }
 
 int oct_memory(int64_t *now_bytes, int64_t *peak_bytes, int purpose)
@@ -101,6 +104,22 @@ int oct_memory_reset_peak(void)
     pthread_mutex_lock(&lock);
     memcpy(peak, now, sizeof peak);
     peak_all = now_all;
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
+int oct_memory_pressure(const int **flag)
+{
+    *flag = &pressure;
+    return 0;
+}
+
+int oct_memory_relieved(int64_t least_bytes)
+{
+    pthread_mutex_lock(&lock);
+    soft_limit = now_all + now_all / 2;
+    if (soft_limit < least_bytes) soft_limit = least_bytes;
+    pressure = 0;
     pthread_mutex_unlock(&lock);
     return 0;
 }

@@ -52,6 +52,12 @@ int oct_memory(int64_t *now_bytes, int64_t *peak_bytes, int purpose);
 int oct_memory_reset_peak(void);
 /* Give blocks that are cached but not in use back to the system; held_bytes: what they came to. */
 int oct_memory_trim(int64_t *held_bytes);
+/* *pressure points to an int that turns 1 when more than the soft limit is in use: time for Lua to
+ * collect its garbage, of which it sees the handles alone. */
+int oct_memory_pressure(const int **pressure);
+/* Garbage has been collected, or the limit is new: *pressure is 0 again, and the limit is what is
+ * in use now and half as much, and least_bytes at the least. */
+int oct_memory_relieved(int64_t least_bytes);
 /* Handles alive (tensors), for leak tests. */
 int oct_live_tensors(int64_t *count);
 /* Tests only: let the nth allocation from now (1 = the next) fail, and with on_and_on those after

@@ -38,8 +38,29 @@ local shape_out = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
 local shape_in = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
 local tensor_type = ffi.typeof "oct_tensor *"
 
+local pressure_out = ffi.new "const int *[1]"
+check(C.oct_memory_pressure(pressure_out))
+local pressure = pressure_out[0]
+local soft_limit = 2 ^ 30
+
+--- Free what only the garbage collector knows of, and let it be until half as much again is in use.
+local function relieve()
+  collectgarbage()
+  collectgarbage()
+  check(C.oct_memory_relieved(soft_limit))
+end
+jit.off(relieve)
+
+--- Bytes in use from which on Lua collects its garbage: a last resort for loops without scopes.
+-- @tparam number bytes 2^30 where it is not set
+function M.set_soft_limit(bytes)
+  soft_limit = bytes
+  relieve()
+end
+
 --- The result in `out`, owned by Lua from here on.
 local function take()
+  if pressure[0] ~= 0 then relieve() end
   return ffi.gc(out[0], C.oct_tensor_free)
 end
 

@@ -179,6 +179,20 @@ describe("memory", function()
     assert.equal(before.gradients.now + 1200, octet.memory().gradients.now)
   end)
 
+  it("is collected past a soft limit where a loop has no scope", function()
+    collectgarbage()
+    collectgarbage()
+    tensor.set_soft_limit(2 ^ 24)
+    octet.reset_peak_memory()
+    local before = octet.memory().total.now
+    local y = tensor.zeros {2 ^ 18}
+    for _ = 1, 200 do y = y + 1 end               -- a megabyte each
+    assert.equal(200, y:data()[0])
+    local grown = octet.memory().total.peak - before
+    tensor.set_soft_limit(2 ^ 30)
+    assert.is_true(grown < 3 * 2 ^ 24, grown .. " bytes")
+  end)
+
   it("does not grow over steps, and no handle is left", function()
     local w = tensor.new({64, 64}):normal_(0, 0.1):parameter_()
     local function step()
