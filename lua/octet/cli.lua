@@ -291,9 +291,9 @@ end
 -- @tparam string name
 -- @tparam function fn may return an exit status
 function M.main(name, fn)
-  -- A recipe's time is spent in C: 50 steps on SST-2 took 12.0 s of processor time interpreted, 12.0
-  -- compiled. LuaJIT 2.1.0-beta3's compiler has crashed on calls through the FFI, and an hour of
-  -- training is not worth that risk.
+  -- A recipe's time is spent in C: 50 steps on SST-2 took 12.0 s of processor time compiled, and
+  -- 12.0 interpreted. LuaJIT 2.1.0-beta3's compiler has crashed on calls through the FFI, and an
+  -- hour of training is not worth that risk.
   jit.off()
   local trace = (os.getenv "OCTET_TRACEBACK" or "") ~= ""
   local ok, result = xpcall(fn, function(err)
