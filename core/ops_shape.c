@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "core/random.h"
 #include "core/tape.h"
+#include "kernels/bf16.h"
 #include "kernels/kernels.h"
 
 static int64_t product(const int64_t *shape, int from, int to)
@@ -277,13 +278,6 @@ static uint16_t to_half(float f)
     return (uint16_t)(sign | (rest - 0x38000000u) >> 13);
 }
 
-static uint16_t to_bf16(float f)
-{
-    uint32_t bits = float_to_bits(f);
-    if ((bits & 0x7FFFFFFF) > 0x7F800000u) return (uint16_t)(bits >> 16 | 64);
-    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
 int oct_cast(oct_tensor **out, oct_tensor *x, int dtype)
 {
     OCT_TRY(oct_check(x, "cast", "x", -1));
@@ -309,7 +303,7 @@ int oct_cast(oct_tensor **out, oct_tensor *x, int dtype)
             if (dtype == OCT_I32) ((int32_t *)to)[i] = (int32_t)value;
             else ((uint8_t *)to)[i] = (uint8_t)value;
         } else if (dtype == OCT_F32) ((float *)to)[i] = (float)value;
-        else ((uint16_t *)to)[i] = dtype == OCT_F16 ? to_half((float)value) : to_bf16((float)value);
+        else ((uint16_t *)to)[i] = dtype == OCT_F16 ? to_half((float)value) : oct_to_bf16((float)value);
     }
     *out = y;
     return 0;

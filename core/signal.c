@@ -36,6 +36,7 @@ static void on_signal(int number)
 static void restore(int count)
 {
     for (int i = 0; i < count; i++) sigaction(caught_signals[i], &before[i], NULL);
+    sigaltstack(&stack_before, NULL);
 }
 
 int oct_catch_signals(int on)
@@ -62,7 +63,6 @@ int oct_catch_signals(int on)
         }
     } else if (!on && catching) {
         restore(CAUGHT);
-        sigaltstack(&stack_before, NULL);
     }
     catching = on != 0;
     return 0;

@@ -11,25 +11,18 @@
 #include "core/octet.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/bf16.h"
 #include "kernels/kernels.h"
 
 /* Elements that a piece of work holds: some 64 KiB of f32, half of a first-level cache and a bit. */
 enum { PIECE = 16384 };
-
-static inline uint16_t to_bf16(float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000u ? (bits >> 16 | 64) : rounded);
-}
 
 void KERNEL(round_bf16)(uint16_t *y, const float *x, int64_t n)
 {
 #pragma omp parallel for schedule(static) if (n > PIECE)
     for (int64_t first = 0; first < n; first += PIECE) {
         int64_t last = first + PIECE < n ? first + PIECE : n;
-        for (int64_t i = first; i < last; i++) y[i] = to_bf16(x[i]);
+        for (int64_t i = first; i < last; i++) y[i] = oct_to_bf16(x[i]);
     }
 }
 

@@ -69,6 +69,12 @@ function M.check(status, level)
   if status ~= 0 then error(M.last_error(), (level or 1) + 1) end
 end
 
+--- The same where what is wrong lies in a file or a text: the error names no place in a program.
+-- @tparam number status what an oct_ function returned
+function M.check_input(status)
+  M.check(status, -1)
+end
+
 local check = M.check
 
 --- Call a function of the library and raise its error. Where memory has ended, tensors that only

@@ -8,13 +8,8 @@ local ffi = require "ffi"
 local binding = require "octet.binding"
 local file = require "octet.file"
 
-local C = binding.C
+local C, check = binding.C, binding.check_input
 local M = {}
-
---- What is wrong lies in a file or a text: the error names no place in a program.
-local function check(status)
-  binding.check(status, -1)
-end
 
 --- A tokenizer over a vocabulary. Ids are 0-based, as in vocab.txt.
 -- @type WordPiece

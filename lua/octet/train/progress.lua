@@ -3,6 +3,7 @@
 -- @module octet.train.progress
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local machine = require "octet.machine"
 local lines = require "octet.lines"
 
 local M = {}
@@ -44,7 +45,7 @@ local function speaks_utf8()
   return locale:lower():find("utf%-?8") ~= nil
 end
 
-local int_out, double_out = ffi.new "int[1]", ffi.new "double[1]"
+local int_out = ffi.new "int[1]"
 
 --- Width of the terminal behind standard output.
 -- @treturn number columns; 0 where it is no terminal
@@ -60,11 +61,6 @@ function M.write(text)
   lines.flush()
 end
 
-local function clock()
-  binding.check(binding.C.oct_clock(double_out), 2)
-  return double_out[0]
-end
-
 --- Begin to show a loop.
 -- @tparam table o `total`: how much there is to do; `label`: what stands in front; `unit`: what is
 -- counted ("tokens"); `done`: where a resumed loop begins; and for another screen than standard
@@ -73,7 +69,7 @@ end
 function M.new(o)
   local self = setmetatable({
     total = o.total, label = o.label or "", unit = o.unit, columns = o.columns or M.columns,
-    write = o.write or M.write, clock = o.clock or clock, done = o.done or 0, utf8 = o.utf8,
+    write = o.write or M.write, clock = o.clock or machine.clock, done = o.done or 0, utf8 = o.utf8,
   }, Progress)
   if self.utf8 == nil then self.utf8 = speaks_utf8() end
   self.start, self.first = self.clock(), self.done
