@@ -15,7 +15,7 @@ const char *oct_version(void)
     return OCT_VERSION;
 }
 
-/* ---- instruction set ---------------------------------------------------------------------------------- */
+/* ---- instruction set ------------------------------------------------------------------------- */
 
 static int has_avx2(void)
 {
@@ -29,8 +29,8 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-/* Runs when the library is loaded. Numbers below 2^-126 count as 0 from here on, in this thread and,
- * since a thread inherits the setting, in every worker: they would slow training tenfold. */
+/* Runs when the library is loaded. Numbers below 2^-126 count as 0 from here on, in this thread
+ * and, since a thread inherits the setting, in every worker: they would slow training tenfold. */
 __attribute__((constructor)) static void begin(void)
 {
     __builtin_cpu_init();
@@ -51,12 +51,14 @@ int oct_set_isa(const char *name)
     else if (strcmp(name, "avx512") == 0 && has_avx512()) table = &oct_kernels_avx512;
     else if (strcmp(name, "avx2") == 0 && has_avx2()) table = &oct_kernels_avx2;
     else return oct_fail("isa: this processor has no \"%s\"; expected avx512, avx2 or auto", name);
-    return table ? 0 : oct_fail("isa: this processor has no AVX2, which is the least that Octet needs");
+    return table ? 0
+                 : oct_fail("isa: this processor has no AVX2, which is the least that Octet needs");
 }
 
 int oct_isa(const char **name)
 {
-    if (!table) return oct_fail("isa: this processor has no AVX2, which is the least that Octet needs");
+    if (!table)
+        return oct_fail("isa: this processor has no AVX2, which is the least that Octet needs");
     *name = table->isa;
     return 0;
 }
@@ -69,7 +71,7 @@ int oct_has_bf16(int *has)
     return 0;
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 int oct_set_threads(int threads)
 {

@@ -8,10 +8,10 @@
 #include "core/error.h"
 #include "core/octet.h"
 
-/* ---- values -------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
-/* Midpoint k of the n bins of [0.1, 1], times 10^(i - 6): (2 n + 18 k + 9) / (20 n 10^(6 - i)). Both
- * are whole numbers, so that one division is all the rounding there is. */
+/* Midpoint k of the n bins of [0.1, 1], times 10^(i - 6): (2 n + 18 k + 9) / (20 n 10^(6 - i)).
+ * Both are whole numbers, so that one division is all the rounding there is. */
 static float dynamic_value(int i, int n, int k)
 {
     static const double powers[] = {1e6, 1e5, 1e4, 1e3, 1e2, 1e1, 1e0};
@@ -36,7 +36,7 @@ static void fill_dynamic(oct_map *map, int is_signed)
 /* Magnitudes below this become 0 in a signed map when they are rounded by chance. */
 #define NOTHING 0x1p-22
 
-/* ---- tables -------------------------------------------------------------------------------------- */
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 /* The smallest float that is not below x. */
 static float float_from(double x)
@@ -202,7 +202,7 @@ int oct_map_complete(oct_map *map)
     return 0;
 }
 
-/* ---- the maps that are built in ------------------------------------------------------------------- */
+/* ---- the maps that are built in -------------------------------------------------------------- */
 
 static oct_map dynamic_maps[2] __attribute__((aligned(64)));
 static pthread_once_t dynamic_once = PTHREAD_ONCE_INIT;

@@ -3,7 +3,8 @@
  * The cache: a training step asks for the same sizes again and again, with packed batches making
  * them differ a little. Sizes are rounded up to one of 8 steps within each power of two (waste at
  * most 12.5 %), and a freed block waits in its class for the next request that it can serve. What
- * waits is bounded by the peak of what was in use; beyond it, the smallest go back to the system. */
+ * waits is bounded by the peak of what was in use; beyond it, the smallest go back to the system.
+ */
 #include "core/memory.h"
 
 #include <pthread.h>
@@ -15,7 +16,7 @@
 #include "core/error.h"
 #include "core/octet.h"
 
-/* ---- failure on request ----------------------------------------------------------------------- */
+/* ---- failure on request ---------------------------------------------------------------------- */
 
 static atomic_llong allocations;      /* made since the last oct_fail_allocation */
 static atomic_llong fail_at;          /* 0: never */
@@ -30,7 +31,8 @@ static int told_to_fail(void)
 
 int oct_fail_allocation(int64_t *made, int64_t nth, int on_and_on)
 {
-    if (nth < 0) return oct_fail("fail_allocation: nth is %lld, expected 0 or more", (long long)nth);
+    if (nth < 0)
+        return oct_fail("fail_allocation: nth is %lld, expected 0 or more", (long long)nth);
     if (made) *made = atomic_load(&allocations);
     atomic_store(&fail_at, nth);
     atomic_store(&fail_on_and_on, on_and_on);
@@ -72,7 +74,7 @@ void oct_free(void *pointer)
     free(pointer);
 }
 
-/* ---- accounts ---------------------------------------------------------------------------------- */
+/* ---- accounts -------------------------------------------------------------------------------- */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int64_t now[OCT_PURPOSES], peak[OCT_PURPOSES], now_all, peak_all;
@@ -124,7 +126,7 @@ int oct_memory_relieved(int64_t least_bytes)
     return 0;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 enum { ALIGNMENT = 64, SLACK = 64, STEPS = 8, CLASSES = 64 * STEPS, HUGE_PAGE = 2 << 20 };
 

@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* As the C library's; NULL with the error text set where memory ends. A size of 0 gives a pointer. */
+/* As the C library's; NULL with the error text set where memory ends. A size of 0 gives a pointer.
+ */
 void *oct_malloc(size_t bytes);
 void *oct_calloc(size_t count, size_t bytes);
 void *oct_realloc(void *old, size_t bytes);

@@ -22,7 +22,7 @@ const char *oct_cdef(void);
 
 // cdef-begin
 
-/* ---- errors, version, machine ------------------------------------------------------------- */
+/* ---- errors, version, machine ---------------------------------------------------------------- */
 
 /* The text of this thread's last failure; "" where there was none. Valid until the next failure. */
 const char *oct_last_error(void);
@@ -40,7 +40,7 @@ int oct_has_bf16(int *has);
 /* Monotonic clock in seconds. */
 int oct_clock(double *seconds);
 
-/* ---- memory ------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* What a tensor's memory is for; each is accounted apart, exact to the byte. */
 enum {
@@ -64,7 +64,7 @@ int oct_live_tensors(int64_t *count);
  * it too. nth 0 switches it off. `made`: allocations since the last call. */
 int oct_fail_allocation(int64_t *made, int64_t nth, int on_and_on);
 
-/* ---- random numbers: Philox 4x32-10, counter-based ------------------------------------------ */
+/* ---- random numbers: Philox 4x32-10, counter-based ------------------------------------------- */
 
 /* Seed of every stream; offsets go back to 0. */
 int oct_seed(int64_t seed);
@@ -76,7 +76,7 @@ int oct_set_random_offset(int stream, int64_t offset);
 /* The order of n rows in an epoch: a permutation of 0 .. n-1 that depends on seed and epoch alone. */
 int oct_permutation(int32_t *order, int64_t n, int64_t seed, int64_t epoch);
 
-/* ---- tensors -------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 typedef struct oct_tensor oct_tensor;
 enum { OCT_F32, OCT_F16, OCT_BF16, OCT_I32, OCT_U8, OCT_DTYPES };
@@ -108,7 +108,7 @@ int oct_fill(oct_tensor *x, double value);
 int oct_uniform(oct_tensor *x, float low, float high);
 int oct_normal(oct_tensor *x, float mean, float deviation);
 
-/* ---- gradients --------------------------------------------------------------------------------- */
+/* ---- gradients ------------------------------------------------------------------------------- */
 
 /* Make a leaf a parameter: accounted as OCT_PARAMETERS, collects a gradient, never released by
  * backward or a scope. on 0: it keeps its storage but collects no gradient (frozen). */
@@ -134,7 +134,7 @@ int oct_scope_end(void);
 /* Move x from the innermost scope to the one around it. */
 int oct_scope_escape(oct_tensor *x);
 
-/* ---- ops: f32, and recorded where an input requires a gradient ----------------------------------- */
+/* ---- ops: f32, and recorded where an input requires a gradient ------------------------------- */
 
 /* Precision of the matrix products: OCT_F32 or OCT_BF16 (products in bf16, sums in f32). */
 int oct_set_precision(int dtype);
@@ -182,7 +182,7 @@ int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets);
 /* 1 where every element is finite. */
 int oct_all_finite(int *finite, oct_tensor *x);
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 /* Save `bytes` bytes as a file, whole or not at all, on the disk when it returns: a temporary file
  * in the same folder, synced, renamed. On failure the former file stands. */
@@ -229,7 +229,7 @@ int oct_folder_remove(const char *path);
  * off. `made`: calls since the last call. */
 int oct_fail_file(int64_t *made, int64_t nth, int error, int on_and_on);
 
-/* ---- safetensors --------------------------------------------------------------------------------- */
+/* ---- safetensors ----------------------------------------------------------------------------- */
 
 /* A file of tensors, open for reading. Its header is checked whole: lengths, types, shapes, offsets
  * (no gap, no overlap), no name twice. Texts live until it is closed. Tensors and metadata are
@@ -267,7 +267,7 @@ int oct_folder_claim(int *made, const char *path);
 /* A second name for a file, on the same file system; a file that had the name is replaced. */
 int oct_file_link(const char *from, const char *to);
 
-/* ---- signals, terminal ---------------------------------------------------------------------- */
+/* ---- signals, terminal ----------------------------------------------------------------------- */
 
 /* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
  * ends the process at once. on 0: what stood before holds again; the mark stays readable. A signal
@@ -281,7 +281,7 @@ int oct_terminal_columns(int *columns, int descriptor);
  * bytes 0: the end. */
 int oct_read_available(int64_t *bytes, char *buffer, int64_t capacity, int descriptor);
 
-/* ---- text: WordPiece -------------------------------------------------------------------------- */
+/* ---- text: WordPiece ------------------------------------------------------------------------- */
 
 /* BERT's tokenizer over a vocabulary (vocab.txt: UTF-8, one token a line, its id the line's number
  * from 0). Read-only once loaded: any number of threads may use it. */
@@ -303,7 +303,7 @@ int oct_wordpiece_id(int32_t *id, const oct_wordpiece *wordpiece, const char *to
 int oct_wordpiece_token(const char **token, int64_t *bytes, const oct_wordpiece *wordpiece,
                         int64_t id);
 
-/* ---- files: tables -------------------------------------------------------------------------------- */
+/* ---- files: tables --------------------------------------------------------------------------- */
 
 /* Chosen columns of a TSV or CSV file, whole in memory. TSV as GLUE has it: a quote is a
  * plain character. CSV: RFC 4180's quotes. A line may end in CR LF; an empty line is passed over,
@@ -329,7 +329,7 @@ int oct_table_labels(int32_t *labels, const oct_table *table, int64_t column, co
 int oct_table_numbers(float *values, const oct_table *table, int64_t column, double low,
                       double high);
 
-/* ---- text: encoded data sets ------------------------------------------------------------------------ */
+/* ---- text: encoded data sets ----------------------------------------------------------------- */
 
 /* Token ids of many texts, flat (accounted as OCT_DATA). A row is [CLS] a [SEP], or
  * [CLS] a [SEP] b [SEP] with token type 1 from b on. */
@@ -359,7 +359,7 @@ int oct_encoding_count(int64_t *tokens, const oct_encoding *encoding, const int3
 int oct_encoding_pack(int32_t *ids, int32_t *offsets, int32_t *types, int32_t *positions,
                       const oct_encoding *encoding, const int32_t *rows, int64_t n);
 
-/* ---- optimizers --------------------------------------------------------------------------------- */
+/* ---- optimizers ------------------------------------------------------------------------------ */
 
 /* Parameters and their state. Adam: weight decay is added to the gradient; AdamW: it is apart. */
 typedef struct oct_optim oct_optim;

@@ -10,7 +10,7 @@ _Static_assert((int)OCT_OP_SILU == (int)OCT_SILU && (int)OCT_OP_GELU == (int)OCT
 _Static_assert((int)OCT_OP_DIV == (int)OCT_DIV, "binary ops");
 _Static_assert((int)OCT_OP_MAX == (int)OCT_MAX, "reductions");
 
-/* ---- unary ------------------------------------------------------------------------------------------ */
+/* ---- unary ----------------------------------------------------------------------------------- */
 
 static int unary_step(oct_node *node)
 {
@@ -65,7 +65,7 @@ int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift)
     return 0;
 }
 
-/* ---- binary ----------------------------------------------------------------------------------------- */
+/* ---- binary ---------------------------------------------------------------------------------- */
 
 static const char *const binary_names[OCT_BINARIES] = {"add", "sub", "mul", "div"};
 
@@ -216,7 +216,7 @@ int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
     return 0;
 }
 
-/* ---- dropout ---------------------------------------------------------------------------------------- */
+/* ---- dropout --------------------------------------------------------------------------------- */
 
 static int dropout_step(oct_node *node)
 {
@@ -224,7 +224,8 @@ static int dropout_step(oct_node *node)
     int accumulate;
     OCT_TRY(oct_grad_slot(&dx, &accumulate, node->inputs[0]));
     oct_dropout_mask mask = {node->numbers[0], node->random_seed, node->random_offset};
-    oct_kernels_now()->dropout(dx, oct_f32(node->output->grad), node->output->size, mask, accumulate);
+    oct_kernels_now()->dropout(dx, oct_f32(node->output->grad), node->output->size, mask,
+                               accumulate);
     return 0;
 }
 

@@ -4,7 +4,7 @@
 #include "core/tape.h"
 #include "kernels/kernels.h"
 
-/* ---- layer norm --------------------------------------------------------------------------------------- */
+/* ---- layer norm ------------------------------------------------------------------------------ */
 
 static int layer_norm_step(oct_node *node)
 {
@@ -34,8 +34,10 @@ int oct_layer_norm(oct_tensor **out, oct_tensor *x, oct_tensor *gain, oct_tensor
     OCT_TRY(oct_check(shift, "layer_norm", "the shift", OCT_F32));
     if (x->ndim < 1 || gain->ndim != 1 || shift->ndim != 1 || gain->size != x->shape[x->ndim - 1] ||
         shift->size != gain->size)
-        return oct_fail("layer_norm: x is %s, the gain %s, the shift %s; the last size of x must be "
-                        "theirs", oct_shape_text(x), oct_shape_text(gain), oct_shape_text(shift));
+        return oct_fail(
+            "layer_norm: x is %s, the gain %s, the shift %s; the last size of x must be "
+            "theirs",
+            oct_shape_text(x), oct_shape_text(gain), oct_shape_text(shift));
     if (!(epsilon >= 0)) return oct_fail("layer_norm: epsilon is negative or not a number");
     int64_t width = gain->size, rows = x->size / width;
     oct_tensor *y = oct_tensor_make(OCT_F32, x->ndim, x->shape, OCT_ACTIVATIONS);
@@ -63,7 +65,7 @@ int oct_layer_norm(oct_tensor **out, oct_tensor *x, oct_tensor *gain, oct_tensor
     return 0;
 }
 
-/* ---- softmax ------------------------------------------------------------------------------------------ */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 static int softmax_step(oct_node *node)
 {

@@ -23,14 +23,15 @@ int oct_precision(int *dtype)
     return 0;
 }
 
-/* ---- factors ---------------------------------------------------------------------------------- */
+/* ---- factors --------------------------------------------------------------------------------- */
 
 /* x as a product takes it, a new reference: x itself in f32, else x rounded to bf16. A parameter's
  * rounded copy is kept until the parameter changes, so that a step rounds it once. */
 static oct_tensor *factor(oct_tensor *x, int bf16)
 {
     if (!bf16) return oct_tensor_retain(x);
-    if (x->rounded && x->rounded_version == x->storage->version) return oct_tensor_retain(x->rounded);
+    if (x->rounded && x->rounded_version == x->storage->version)
+        return oct_tensor_retain(x->rounded);
     oct_tensor *rounded = oct_tensor_retain(x->rounded);
     if (!rounded) {
         rounded = oct_tensor_make(OCT_BF16, x->ndim, x->shape,
@@ -46,7 +47,7 @@ static oct_tensor *factor(oct_tensor *x, int bf16)
     return rounded;
 }
 
-/* ---- matmul ----------------------------------------------------------------------------------- */
+/* ---- matmul ---------------------------------------------------------------------------------- */
 
 enum { TRANSPOSE_A, TRANSPOSE_B, IN_BF16 };
 enum { A, B };                     /* saved factors */
@@ -116,7 +117,7 @@ int oct_matmul(oct_tensor **out, oct_tensor *a, oct_tensor *b, int transpose_a, 
     return 0;
 }
 
-/* ---- linear ----------------------------------------------------------------------------------- */
+/* ---- linear ---------------------------------------------------------------------------------- */
 
 enum { ACTIVATION, PRODUCT_IN_BF16 };
 enum { X, W, Z };                  /* saved: the factors, and what the activation was applied to */

@@ -6,7 +6,8 @@
 #include "core/tape.h"
 #include "kernels/kernels.h"
 
-static void sizes_around(int64_t *outer, int64_t *size, int64_t *inner, const oct_tensor *x, int dim)
+static void sizes_around(int64_t *outer, int64_t *size, int64_t *inner, const oct_tensor *x,
+                         int dim)
 {
     *outer = *inner = 1;
     *size = dim < 0 ? x->size : x->shape[dim];
@@ -59,7 +60,8 @@ int oct_reduce(oct_tensor **out, oct_tensor *x, int dim, int keep, int op)
     if (!y) return -1;
     if (op == OCT_MAX && !(at = oct_tensor_make(OCT_I32, ndim, shape, OCT_ACTIVATIONS)))
         return oct_tensor_release(y), -1;
-    oct_kernels_now()->reduce(oct_f32(y), at ? oct_i32(at) : NULL, oct_f32(x), outer, size, inner, op);
+    oct_kernels_now()->reduce(oct_f32(y), at ? oct_i32(at) : NULL, oct_f32(x), outer, size, inner,
+                              op);
     if (oct_records(&x, 1)) {
         oct_node *node = oct_tape_add(reduce_step, y, &x, 1);
         if (!node) {

@@ -8,7 +8,7 @@
 #include "core/tape.h"
 #include "kernels/kernels.h"
 
-/* ---- embedding ---------------------------------------------------------------------------------------- */
+/* ---- embedding ------------------------------------------------------------------------------- */
 
 static int embedding_step(oct_node *node)
 {
@@ -50,10 +50,11 @@ int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids)
     return 0;
 }
 
-/* ---- packed sequences ----------------------------------------------------------------------------------- */
+/* ---- packed sequences ------------------------------------------------------------------------ */
 
 /* offsets[sequences + 1]: from 0 to the number of tokens, every sequence with a token or more. */
-static int check_offsets(const char *op, const oct_tensor *offsets, int64_t tokens, int64_t *longest)
+static int check_offsets(const char *op, const oct_tensor *offsets, int64_t tokens,
+                         int64_t *longest)
 {
     OCT_TRY(oct_check(offsets, op, "offsets", OCT_I32));
     const int32_t *at = oct_i32(offsets);
@@ -116,8 +117,10 @@ int oct_attention(oct_tensor **out, oct_tensor *qkv, oct_tensor *offsets, int64_
 {
     OCT_TRY(oct_check(qkv, "attention", "qkv", OCT_F32));
     if (qkv->ndim != 2 || heads < 1 || qkv->shape[1] % (3 * heads) != 0)
-        return oct_fail("attention: qkv is %s; expected [tokens x 3 width], width a multiple of the "
-                        "%lld heads", oct_shape_text(qkv), (long long)heads);
+        return oct_fail(
+            "attention: qkv is %s; expected [tokens x 3 width], width a multiple of the "
+            "%lld heads",
+            oct_shape_text(qkv), (long long)heads);
     if (qkv->shape[1] / 3 / heads > 256)
         return oct_fail("attention: head size %lld, expected 256 at most",
                         (long long)(qkv->shape[1] / 3 / heads));

@@ -22,7 +22,7 @@ static int check_dim(const char *op, const oct_tensor *x, int dim)
     return 0;
 }
 
-/* ---- views ------------------------------------------------------------------------------------------ */
+/* ---- views ----------------------------------------------------------------------------------- */
 
 static int reshape_step(oct_node *node)
 {
@@ -82,7 +82,8 @@ static int check_part(const char *op, const oct_tensor *x, int dim, int64_t firs
     OCT_TRY(check_dim(op, x, dim));
     if (first < 0 || count < 1 || first > x->shape[dim] - count)
         return oct_fail("%s: places %lld to %lld of dimension %d of a tensor %s", op,
-                        (long long)first + 1, (long long)(first + count), dim + 1, oct_shape_text(x));
+                        (long long)first + 1, (long long)(first + count), dim + 1,
+                        oct_shape_text(x));
     return 0;
 }
 
@@ -100,7 +101,7 @@ int oct_rows(oct_tensor **out, oct_tensor *x, int64_t first, int64_t count)
     return 0;
 }
 
-/* ---- copies ----------------------------------------------------------------------------------------- */
+/* ---- copies ---------------------------------------------------------------------------------- */
 
 int oct_narrow(oct_tensor **out, oct_tensor *x, int dim, int64_t first, int64_t count)
 {
@@ -123,8 +124,8 @@ int oct_narrow(oct_tensor **out, oct_tensor *x, int dim, int64_t first, int64_t 
 
 /* y[a x q x b x p x c] = x[a x p x b x q x c], four-byte elements. Serial:
  * transposition is no part of a training step's inner loop. */
-static void transpose(float *y, const float *x, int64_t a, int64_t p, int64_t b, int64_t q, int64_t c,
-                      int accumulate)
+static void transpose(float *y, const float *x, int64_t a, int64_t p, int64_t b, int64_t q,
+                      int64_t c, int accumulate)
 {
     for (int64_t ia = 0; ia < a; ia++)
         for (int64_t ip = 0; ip < p; ip++)
@@ -139,10 +140,11 @@ static void transpose(float *y, const float *x, int64_t a, int64_t p, int64_t b,
                 }
 }
 
-static void transpose_tensor(float *to, const float *from, const oct_tensor *x, int i, int j, int add)
+static void transpose_tensor(float *to, const float *from, const oct_tensor *x, int i, int j,
+                             int add)
 {
-    transpose(to, from, product(x->shape, 0, i), x->shape[i], product(x->shape, i + 1, j), x->shape[j],
-              product(x->shape, j + 1, x->ndim), add);
+    transpose(to, from, product(x->shape, 0, i), x->shape[i], product(x->shape, i + 1, j),
+              x->shape[j], product(x->shape, j + 1, x->ndim), add);
 }
 
 static int transpose_step(oct_node *node)
@@ -214,9 +216,9 @@ int oct_concat(oct_tensor **out, oct_tensor **xs, int64_t count, int dim)
         OCT_TRY(oct_check(xs[k], "concat", "a tensor", xs[0]->dtype));
         for (int i = 0; i < xs[0]->ndim || i < xs[k]->ndim; i++)
             if (xs[k]->ndim != xs[0]->ndim || (i != dim && xs[k]->shape[i] != xs[0]->shape[i]))
-                return oct_fail("concat: tensor %lld is %s, tensor 1 %s; only dimension %d may differ",
-                                (long long)k + 1, oct_shape_text(xs[k]), oct_shape_text(xs[0]),
-                                dim + 1);
+                return oct_fail(
+                    "concat: tensor %lld is %s, tensor 1 %s; only dimension %d may differ",
+                    (long long)k + 1, oct_shape_text(xs[k]), oct_shape_text(xs[0]), dim + 1);
         total += xs[k]->shape[dim];
     }
     shape[dim] = total;
@@ -240,7 +242,7 @@ int oct_concat(oct_tensor **out, oct_tensor **xs, int64_t count, int dim)
     return 0;
 }
 
-/* ---- conversion ------------------------------------------------------------------------------------- */
+/* ---- conversion ------------------------------------------------------------------------------ */
 
 static float bits_to_float(uint32_t bits)
 {
@@ -288,11 +290,12 @@ int oct_cast(oct_tensor **out, oct_tensor *x, int dtype)
     const void *from = oct_data(x);
     void *to = oct_data(y);
     for (int64_t i = 0; i < x->size; i++) {
-        double value = x->dtype == OCT_F32    ? ((const float *)from)[i]
-                       : x->dtype == OCT_F16  ? from_half(((const uint16_t *)from)[i])
-                       : x->dtype == OCT_BF16 ? bits_to_float((uint32_t)((const uint16_t *)from)[i] << 16)
-                       : x->dtype == OCT_I32  ? ((const int32_t *)from)[i]
-                                              : ((const uint8_t *)from)[i];
+        double value = x->dtype == OCT_F32   ? ((const float *)from)[i]
+                       : x->dtype == OCT_F16 ? from_half(((const uint16_t *)from)[i])
+                       : x->dtype == OCT_BF16
+                           ? bits_to_float((uint32_t)((const uint16_t *)from)[i] << 16)
+                       : x->dtype == OCT_I32 ? ((const int32_t *)from)[i]
+                                             : ((const uint8_t *)from)[i];
         double low = dtype == OCT_I32 ? INT32_MIN : 0, high = dtype == OCT_I32 ? INT32_MAX : 255;
         if (dtype == OCT_I32 || dtype == OCT_U8) {
             if (!(value >= low && value <= high)) {
@@ -303,13 +306,15 @@ int oct_cast(oct_tensor **out, oct_tensor *x, int dtype)
             if (dtype == OCT_I32) ((int32_t *)to)[i] = (int32_t)value;
             else ((uint8_t *)to)[i] = (uint8_t)value;
         } else if (dtype == OCT_F32) ((float *)to)[i] = (float)value;
-        else ((uint16_t *)to)[i] = dtype == OCT_F16 ? to_half((float)value) : oct_to_bf16((float)value);
+        else
+            ((uint16_t *)to)[i] =
+                dtype == OCT_F16 ? to_half((float)value) : oct_to_bf16((float)value);
     }
     *out = y;
     return 0;
 }
 
-/* ---- filling ---------------------------------------------------------------------------------------- */
+/* ---- filling --------------------------------------------------------------------------------- */
 
 int oct_fill(oct_tensor *x, double value)
 {

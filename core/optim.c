@@ -45,7 +45,7 @@ struct oct_optim {
     int64_t piece_room;            /* of pieces, units and sums */
 };
 
-/* ---- making and freeing ---------------------------------------------------------------------------- */
+/* ---- making and freeing ---------------------------------------------------------------------- */
 
 int oct_optim_new(oct_optim **out, int rule)
 {
@@ -79,7 +79,7 @@ int oct_optim_free(oct_optim *o)
     return 0;
 }
 
-/* ---- adding a parameter ------------------------------------------------------------------------------- */
+/* ---- adding a parameter ---------------------------------------------------------------------- */
 
 static int64_t blocks_of(int64_t size, int64_t block) { return (size + block - 1) / block; }
 static int64_t pieces_of(int64_t size) { return blocks_of(size, OCT_OPTIM_PIECE); }
@@ -142,9 +142,12 @@ static int check_apart(const oct_optim *o, const oct_tensor *p, const char *name
 {
     for (int64_t i = 0; i < o->count; i++) {
         const oct_tensor *q = o->members[i].parameter;
-        if (q->storage == p->storage && q->start < p->start + p->size && p->start < q->start + q->size)
-            return oct_fail("optim: parameter \"%s\" shares memory with \"%s\": it would be stepped "
-                            "twice", name, o->members[i].name);
+        if (q->storage == p->storage && q->start < p->start + p->size &&
+            p->start < q->start + q->size)
+            return oct_fail(
+                "optim: parameter \"%s\" shares memory with \"%s\": it would be stepped "
+                "twice",
+                name, o->members[i].name);
     }
     return 0;
 }
@@ -211,7 +214,7 @@ int oct_optim_group(oct_optim *o, int number, double lr, double beta1, double be
     return 0;
 }
 
-/* ---- a step -------------------------------------------------------------------------------------------- */
+/* ---- a step ---------------------------------------------------------------------------------- */
 
 /* x^n by squaring: the same on every machine, which the C library's pow is not. */
 static double power(double x, int64_t n)
@@ -254,7 +257,8 @@ static int check_groups(const oct_optim *o)
     for (int64_t i = 0; i < o->count; i++) {
         const member *m = o->members + i;
         if (m->group >= o->group_count || isnan(o->groups[m->group].lr))
-            return oct_fail("optim: group %d of parameter \"%s\" has no numbers", m->group, m->name);
+            return oct_fail("optim: group %d of parameter \"%s\" has no numbers", m->group,
+                            m->name);
     }
     return 0;
 }
@@ -277,7 +281,8 @@ static void fill_slot(oct_optim_slot *slot, const member *m)
     }
 }
 
-/* Cut what has a gradient into pieces, and bundle pieces into units of about a whole piece's size. */
+/* Cut what has a gradient into pieces, and bundle pieces into units of about a whole piece's size.
+ */
 static oct_optim_work plan(oct_optim *o)
 {
     oct_optim_work work = {
@@ -361,7 +366,7 @@ int oct_optim_kernels(oct_optim *o, int kind)
     return 0;
 }
 
-/* ---- state --------------------------------------------------------------------------------------------- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 static int check_index(const oct_optim *o, int64_t index)
 {
@@ -414,7 +419,7 @@ int oct_optim_check(oct_optim *o)
     return 0;
 }
 
-/* ---- maps ---------------------------------------------------------------------------------------------- */
+/* ---- maps ------------------------------------------------------------------------------------ */
 
 int oct_quantization_map(float *values, int is_signed)
 {

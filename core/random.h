@@ -1,7 +1,9 @@
-/* random.h - Philox 4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011).
+/* random.h - Philox 4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC
+ * 2011).
  *
  * A block of four 32-bit numbers is a pure function of (seed, stream, offset): any thread, any
- * device and a resumed run draw the same. Key = seed; counter = {offset low, offset high, stream, 0}. */
+ * device and a resumed run draw the same. Key = seed; counter = {offset low, offset high, stream,
+ * 0}. */
 #ifndef OCT_RANDOM_H
 #define OCT_RANDOM_H
 #include <stdint.h>

@@ -14,10 +14,10 @@
 static const int caught_signals[] = {SIGINT, SIGTERM};
 enum { CAUGHT = sizeof caught_signals / sizeof caught_signals[0] };
 
-/* The handler has a stack of its own. Generated code of oneDNN keeps values below its stack pointer,
- * beyond the 128 bytes that the kernel spares: a handler on the same stack overwrote them in one of
- * ten Ctrl-C's, and the product then wrote where it should not. The kernel hands a signal that is
- * meant for the process to its first thread, so one stack is enough. */
+/* The handler has a stack of its own. Generated code of oneDNN keeps values below its stack
+ * pointer, beyond the 128 bytes that the kernel spares: a handler on the same stack overwrote them
+ * in one of ten Ctrl-C's, and the product then wrote where it should not. The kernel hands a signal
+ * that is meant for the process to its first thread, so one stack is enough. */
 static char handler_stack[1 << 16];
 static stack_t stack_before;
 static atomic_int seen;

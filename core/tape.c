@@ -78,7 +78,7 @@ void oct_tape_cut(int64_t length)
     while (used > length) node_free(nodes[--used]);
 }
 
-/* ---- gradients ------------------------------------------------------------------------------------ */
+/* ---- gradients ------------------------------------------------------------------------------- */
 
 int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x)
 {
@@ -120,7 +120,7 @@ int oct_grad_pass(oct_tensor *x, oct_tensor *output)
     return 0;
 }
 
-/* ---- the walk back --------------------------------------------------------------------------------- */
+/* ---- the walk back --------------------------------------------------------------------------- */
 
 static int walk(oct_tensor *loss)
 {
@@ -150,8 +150,9 @@ int oct_backward(oct_tensor *loss)
     if (loss->size != 1)
         return oct_fail("backward: the loss is %s, expected a scalar", oct_shape_text(loss));
     if (!loss->on_tape)
-        return oct_fail("backward: nothing is recorded behind the loss: no input required a gradient, "
-                        "or it was computed without recording, or backward ran already");
+        return oct_fail(
+            "backward: nothing is recorded behind the loss: no input required a gradient, "
+            "or it was computed without recording, or backward ran already");
     float *grad;
     int accumulate;
     int status = oct_grad_slot(&grad, &accumulate, loss);

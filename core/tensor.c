@@ -36,7 +36,7 @@ const char *oct_shape_text(const oct_tensor *t)
     return text;
 }
 
-/* ---- storage ------------------------------------------------------------------------------------ */
+/* ---- storage --------------------------------------------------------------------------------- */
 
 static void storage_release(oct_storage *s)
 {
@@ -58,7 +58,7 @@ static oct_storage *storage_new(size_t bytes, int purpose)
     return s;
 }
 
-/* ---- handles ------------------------------------------------------------------------------------ */
+/* ---- handles --------------------------------------------------------------------------------- */
 
 static oct_tensor *handle_new(int dtype, int ndim, const int64_t *shape, oct_storage *storage)
 {
@@ -142,15 +142,17 @@ int oct_check(const oct_tensor *t, const char *op, const char *name, int dtype)
 {
     if (!t) return oct_fail("%s: %s is nil, expected a tensor", op, name);
     if (!t->storage)
-        return oct_fail("%s: %s %s was released: backward and the end of a step's scope release what "
-                        "was not kept; call :keep() on it before", op, name, oct_shape_text(t));
+        return oct_fail(
+            "%s: %s %s was released: backward and the end of a step's scope release what "
+            "was not kept; call :keep() on it before",
+            op, name, oct_shape_text(t));
     if (dtype >= 0 && t->dtype != dtype)
         return oct_fail("%s: %s is %s, expected %s", op, name, oct_dtype_name(t->dtype),
                         oct_dtype_name(dtype));
     return 0;
 }
 
-/* ---- the interface's part ----------------------------------------------------------------------- */
+/* ---- the interface's part -------------------------------------------------------------------- */
 
 int oct_live_tensors(int64_t *count)
 {
@@ -198,7 +200,8 @@ int oct_tensor_data(void **data, oct_tensor *t)
 int oct_parameter(oct_tensor *t, int on)
 {
     OCT_TRY(oct_check(t, "parameter", "the tensor", OCT_F32));
-    if (t->on_tape) return oct_fail("parameter: the tensor is the result of an op, expected a leaf");
+    if (t->on_tape)
+        return oct_fail("parameter: the tensor is the result of an op, expected a leaf");
     if (t->storage->purpose != OCT_PARAMETERS) {
         oct_block_repurpose(t->storage->bytes, t->storage->purpose, OCT_PARAMETERS);
         t->storage->purpose = OCT_PARAMETERS;

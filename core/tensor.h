@@ -22,7 +22,7 @@ typedef struct oct_storage {
 struct oct_tensor {
     atomic_int refs;
     uint8_t dtype, ndim;
-    uint8_t requires_grad;         /* a leaf that collects a gradient, or the result of an op on one */
+    uint8_t requires_grad; /* a leaf that collects a gradient, or the result of an op on one */
     uint8_t is_parameter;          /* a leaf: backward leaves it and its gradient alone */
     uint8_t kept;                  /* neither backward nor the scope's end drops its storage */
     uint8_t grad_is_empty;         /* `grad` holds no value yet: the next writer overwrites it */
@@ -40,7 +40,8 @@ struct oct_tensor {
 size_t oct_dtype_bytes(int dtype);
 const char *oct_dtype_name(int dtype);
 
-/* A new tensor of undefined content, one reference, owned by the caller; NULL with the error set. */
+/* A new tensor of undefined content, one reference, owned by the caller; NULL with the error set.
+ */
 oct_tensor *oct_tensor_make(int dtype, int ndim, const int64_t *shape, int purpose);
 /* Another handle on the same storage with another shape, from element `start` on. */
 oct_tensor *oct_tensor_view(oct_tensor *base, int64_t start, int ndim, const int64_t *shape);
@@ -55,8 +56,14 @@ static inline void *oct_data(const oct_tensor *t)
     return (char *)t->storage->data + t->start * bytes[t->dtype];
 }
 static inline float *oct_f32(const oct_tensor *t) { return (float *)t->storage->data + t->start; }
-static inline int32_t *oct_i32(const oct_tensor *t) { return (int32_t *)t->storage->data + t->start; }
-static inline uint8_t *oct_u8(const oct_tensor *t) { return (uint8_t *)t->storage->data + t->start; }
+static inline int32_t *oct_i32(const oct_tensor *t)
+{
+    return (int32_t *)t->storage->data + t->start;
+}
+static inline uint8_t *oct_u8(const oct_tensor *t)
+{
+    return (uint8_t *)t->storage->data + t->start;
+}
 
 /* -1 with "OP: NAME was released ..." or "OP: NAME is i32, expected f32" where it does not hold. */
 int oct_check(const oct_tensor *tensor, const char *op, const char *name, int dtype);

@@ -33,8 +33,8 @@ typedef struct oct_attention_shape {
     int64_t sequences, heads, head_size;
     float scale;                   /* of the scores, 1 / sqrt(head_size) */
     int causal;                    /* 1: a token sees itself and those before it */
-    oct_dropout_mask dropout;      /* of the probabilities; element (row * heads + head) * stride + k,
-                                    * k the key's place within its sequence */
+    oct_dropout_mask dropout; /* of the probabilities; element (row * heads + head) * stride + k,
+                               * k the key's place within its sequence */
     int64_t dropout_stride;        /* longest sequence, rounded up to a multiple of 8 */
 } oct_attention_shape;
 
@@ -56,11 +56,12 @@ typedef struct oct_kernels {
     void (*dropout)(float *y, const float *x, int64_t n, oct_dropout_mask mask, int accumulate);
     /* uniform in [low, high); normal by Box and Muller; element i from block offset + i / 4 */
     void (*uniform)(float *y, int64_t n, float low, float high, uint64_t seed, uint64_t offset);
-    void (*normal)(float *y, int64_t n, float mean, float deviation, uint64_t seed, uint64_t offset);
+    void (*normal)(float *y, int64_t n, float mean, float deviation, uint64_t seed,
+                   uint64_t offset);
 
     /* reduce.c: x is [outer x size x inner], y [outer x inner]; MAX also gives the place in `at` */
-    void (*reduce)(float *y, int32_t *at, const float *x, int64_t outer, int64_t size, int64_t inner,
-                   int op);
+    void (*reduce)(float *y, int32_t *at, const float *x, int64_t outer, int64_t size,
+                   int64_t inner, int op);
     /* sum of squares in double, summed in pieces of a fixed size */
     double (*sum_squares)(const float *x, int64_t n);
     /* 1 where every element is finite */
@@ -88,7 +89,8 @@ typedef struct oct_kernels {
                            const float *z, const void *x, const void *w, int64_t rows, int64_t out,
                            int64_t in, int activation, int accumulate, int bf16);
 
-    /* norm.c: y = (x - mean) * rstd * gain + shift over rows of `width`; mean and rstd are [rows] */
+    /* norm.c: y = (x - mean) * rstd * gain + shift over rows of `width`; mean and rstd are [rows]
+     */
     void (*layer_norm)(float *y, float *mean, float *rstd, const float *x, const float *gain,
                        const float *shift, int64_t rows, int64_t width, float epsilon);
     /* dgain and dshift may be NULL. accumulate bits: 1 dx, 2 dgain, 4 dshift. `partial` is
@@ -100,8 +102,8 @@ typedef struct oct_kernels {
 
     /* softmax.c: over the last dimension; log 1 gives log-softmax */
     void (*softmax)(float *y, const float *x, int64_t rows, int64_t width, int log);
-    void (*softmax_backward)(float *dx, const float *dy, const float *y, int64_t rows, int64_t width,
-                             int log, int accumulate);
+    void (*softmax_backward)(float *dx, const float *dy, const float *y, int64_t rows,
+                             int64_t width, int log, int accumulate);
     /* losses[rows] = -log softmax(logits)[label], 0 where the label is `ignore` */
     void (*cross_entropy)(float *losses, const float *logits, const int32_t *labels, int64_t rows,
                           int64_t classes, int32_t ignore);
@@ -112,7 +114,8 @@ typedef struct oct_kernels {
 
     /* embedding.c: y[rows x width] = table[ids[row]]; dtable[id] += dy of the rows that have it, in
      * the order of the rows. Ids have been checked. */
-    void (*embedding)(float *y, const float *table, const int32_t *ids, int64_t rows, int64_t width);
+    void (*embedding)(float *y, const float *table, const int32_t *ids, int64_t rows,
+                      int64_t width);
     void (*embedding_backward)(float *dtable, const float *dy, const int32_t *ids, int64_t rows,
                                int64_t width);
     /* y[s] = mean of the rows of sequence s, and its reverse; a sequence has at least one row */
@@ -130,13 +133,14 @@ typedef struct oct_kernels {
 
     /* optim.c: a step of Adam or AdamW over all pieces of the work; elements left out. */
     int64_t (*optim_adam)(const oct_optim_work *work);
-    /* sums[piece] = sum of the squares of the gradient's finite elements; how many are not finite */
+    /* sums[piece] = sum of the squares of the gradient's finite elements; how many are not finite
+     */
     void (*optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work);
     /* quantize.c: x[n] to codes[n] and absmax[blocks], nearest, and back */
     void (*quantize)(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
                      const oct_map *map);
-    void (*dequantize)(float *x, const uint8_t *codes, const float *absmax, int64_t n, int64_t block,
-                       const oct_map *map);
+    void (*dequantize)(float *x, const uint8_t *codes, const float *absmax, int64_t n,
+                       int64_t block, const oct_map *map);
 } oct_kernels;
 
 /* Rows of partial sums that layer_norm_backward wants for so many rows. */

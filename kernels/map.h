@@ -1,9 +1,9 @@
 /* map.h - a quantization map as the kernels see it: 256 values, and ways to a value's code.
  *
  * A number x that is to be coded has been divided by its block's largest magnitude, so |x| <= 1.
- * Maps are looked at by magnitude: entry 0 is the value 0, entries 1 .. top are the positive values.
- * Unsigned: code = entry, top 255. Signed: code = 127 + entry or 127 - entry, top 128; the negative
- * side ends at entry 127.
+ * Maps are looked at by magnitude: entry 0 is the value 0, entries 1 .. top are the positive
+ * values. Unsigned: code = entry, top 255. Signed: code = 127 + entry or 127 - entry, top 128; the
+ * negative side ends at entry 127.
  *
  * To the nearest: entry k is the nearest one for bound[k] <= |x| < bound[k + 1]. Exactly midway
  * between two entries, the larger magnitude is taken.
@@ -51,9 +51,10 @@ typedef struct oct_map {
     float bound[OCT_CODES + 1];    /* [top + 2]; bound[0] = 0, bound[top + 1] = infinity */
     float doubt;
     oct_lines nearest;             /* position + 1/2; scale 1 */
-    /* position - 1, but for magnitudes below entry 1. In an unsigned map all of them become entry 1,
-     * since a v that vanished under a living m would make a step of m / epsilon; for the same
-     * reason, in a signed map those below 2^-22, which could be rounded up above a v of 0, become 0. */
+    /* position - 1, but for magnitudes below entry 1. In an unsigned map all of them become entry
+     * 1, since a v that vanished under a living m would make a step of m / epsilon; for the same
+     * reason, in a signed map those below 2^-22, which could be rounded up above a v of 0, become
+     * 0. */
     oct_lines chance;
 } oct_map;
 

@@ -17,9 +17,10 @@ enum {
 
 /* Rounding by chance. An element has one draw for both states, so that m and sqrt(v) tend to be
  * rounded the same way and their quotient varies less. 64 elements share the 16 words of 4 Philox
- * blocks: element i has the low 16 bits of word i % 16 of blocks random_offset + 4 (i / 64) and the 3
- * behind it, the word turned right by 8 (i % 64 / 16) bits. So a draw is uniform; two that come from
- * one word have at most a byte in common, the upper one of the one being the lower one of the other.
+ * blocks: element i has the low 16 bits of word i % 16 of blocks random_offset + 4 (i / 64) and the
+ * 3 behind it, the word turned right by 8 (i % 64 / 16) bits. So a draw is uniform; two that come
+ * from one word have at most a byte in common, the upper one of the one being the lower one of the
+ * other.
  *
  * Why m too: to the nearest, an m below 0.003 of its block's largest is rounded back up after each
  * decay by a tenth, for ever, and moves a parameter whose gradient has ended ever further. */
@@ -68,7 +69,7 @@ typedef struct oct_optim_piece {
 typedef struct oct_optim_work {
     const oct_optim_slot *slots;
     const oct_optim_piece *pieces;
-    const int64_t *units;          /* [unit_count + 1]: unit u is pieces units[u] .. units[u+1] - 1 */
+    const int64_t *units; /* [unit_count + 1]: unit u is pieces units[u] .. units[u+1] - 1 */
     int64_t unit_count;
     int32_t plain;                 /* specs: leave out what not every processor of the set has */
 } oct_optim_work;

@@ -12,12 +12,11 @@
 #define OCT_RULES_H
 #include "kernels/optim.h"
 
-/* Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015) and AdamW (Loshchilov and
- * Hutter, "Decoupled Weight Decay Regularization", 2019):
- *     g = grad (+ weight_decay p: Adam's coupled decay)
- *     m = beta1 m + (1 - beta1) g          v = beta2 v + (1 - beta2) g^2
- *     p = (1 - lr weight_decay: AdamW's) p - lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon)
- * root: the second state is sqrt(v). */
+/* Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015) and AdamW (Loshchilov
+ * and Hutter, "Decoupled Weight Decay Regularization", 2019): g = grad (+ weight_decay p: Adam's
+ * coupled decay) m = beta1 m + (1 - beta1) g          v = beta2 v + (1 - beta2) g^2 p = (1 - lr
+ * weight_decay: AdamW's) p - lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon) root: the
+ * second state is sqrt(v). */
 INLINE vf rule_adam(vf *p, vf *m, vf *second, vf g, const oct_rule *r, int coupled, int root)
 {
     g = g * r->grad_scale;

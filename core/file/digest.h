@@ -5,7 +5,8 @@
 
 enum { OCT_SHA256_TEXT = 65 };        /* digits and the final 0 */
 
-/* In pieces: begin, add, end. `end` frees the digest and may be given NULL; `text` NULL discards. */
+/* In pieces: begin, add, end. `end` frees the digest and may be given NULL; `text` NULL discards.
+ */
 typedef struct evp_md_ctx_st oct_digest;
 int oct_digest_begin(oct_digest **digest);
 int oct_digest_add(oct_digest *digest, const void *data, size_t bytes);

@@ -15,7 +15,8 @@ void oct_json_start(oct_json *json, char *text, size_t bytes)
 static int fail_here(const oct_json *json, const char *expected)
 {
     long long at = json->at - json->text;
-    if (json->at >= json->end) return oct_fail("byte %lld: the text ends, expected %s", at, expected);
+    if (json->at >= json->end)
+        return oct_fail("byte %lld: the text ends, expected %s", at, expected);
     unsigned char c = (unsigned char)*json->at;
     if (c < 0x20 || c > 0x7e) return oct_fail("byte %lld is 0x%02x, expected %s", at, c, expected);
     return oct_fail("byte %lld is '%c', expected %s", at, c, expected);
@@ -40,8 +41,8 @@ int oct_json_enter(oct_json *json, char bracket)
 {
     if (!next_is(json, bracket)) return fail_here(json, bracket == '{' ? "an object" : "an array");
     if (++json->depth > DEEPEST)
-        return oct_fail("byte %lld: values nest more than %d deep", (long long)(json->at - json->text),
-                        DEEPEST);
+        return oct_fail("byte %lld: values nest more than %d deep",
+                        (long long)(json->at - json->text), DEEPEST);
     return 0;
 }
 
@@ -54,14 +55,17 @@ int oct_json_more(oct_json *json, char closing, int *first, int *more)
     return 0;
 }
 
-/* ---- strings ------------------------------------------------------------------------------------ */
+/* ---- strings --------------------------------------------------------------------------------- */
 
 /* Bytes of the UTF-8 character that starts at `text`, 0 where there is none. */
 static size_t character_bytes(const unsigned char *text, size_t bytes)
 {
     unsigned c = text[0];
     if (c < 0x80) return 1;
-    size_t length = c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+    size_t length = c >= 0xc2 && c <= 0xdf   ? 2
+                    : (c & 0xf0) == 0xe0     ? 3
+                    : c >= 0xf0 && c <= 0xf4 ? 4
+                                             : 0;
     if (length == 0 || length > bytes) return 0;
     for (size_t i = 1; i < length; i++)
         if ((text[i] & 0xc0) != 0x80) return 0;
@@ -125,7 +129,8 @@ static int unicode_escape(oct_json *json, char **to)
     uint32_t c = (uint32_t)high;
     if (high >= 0xd800 && high <= 0xdfff) {
         int paired = high <= 0xdbff && json->end - json->at >= 6 && json->at[0] == '\\' &&
-                     json->at[1] == 'u' && (low = hex4(json, json->at + 2)) >= 0xdc00 && low <= 0xdfff;
+                     json->at[1] == 'u' && (low = hex4(json, json->at + 2)) >= 0xdc00 &&
+                     low <= 0xdfff;
         if (!paired) return fail_here(json, "the second half of a surrogate pair");
         c = 0x10000 + (((uint32_t)high - 0xd800) << 10) + ((uint32_t)low - 0xdc00);
         json->at += 6;
@@ -182,7 +187,7 @@ int oct_json_key(oct_json *json, char **text)
     return next_is(json, ':') ? 0 : fail_here(json, "a colon");
 }
 
-/* ---- numbers and the rest ------------------------------------------------------------------------ */
+/* ---- numbers and the rest -------------------------------------------------------------------- */
 
 static int is_digit(const oct_json *json)
 {
@@ -196,7 +201,8 @@ int oct_json_size(oct_json *json, int64_t *value)
     char *start = json->at;
     int64_t sum = 0;
     for (; is_digit(json); json->at++)
-        if (__builtin_mul_overflow(sum, 10, &sum) || __builtin_add_overflow(sum, *json->at - '0', &sum))
+        if (__builtin_mul_overflow(sum, 10, &sum) ||
+            __builtin_add_overflow(sum, *json->at - '0', &sum))
             return fail_here(json, "a number below 2^63");
     if (*start == '0' && json->at - start > 1) return fail_here(json, "no leading zero");
     char next = json->at < json->end ? *json->at : 0;

@@ -1,8 +1,8 @@
 /* safetensors_header.c - the header of a safetensors file, which is hostile until proven otherwise.
  *
- * What must hold: one JSON object; each tensor has exactly one dtype, shape and pair of offsets; the
- * shape's product times the type's size is what the offsets span; together the tensors cover the data
- * from the first byte to the last, without gap or overlap; no name comes twice. */
+ * What must hold: one JSON object; each tensor has exactly one dtype, shape and pair of offsets;
+ * the shape's product times the type's size is what the offsets span; together the tensors cover
+ * the data from the first byte to the last, without gap or overlap; no name comes twice. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +27,7 @@ const oct_st_type *oct_st_type_of(const char *name)
     return NULL;
 }
 
-/* ---- one tensor ---------------------------------------------------------------------------------- */
+/* ---- one tensor ------------------------------------------------------------------------------ */
 
 static int parse_type(oct_json *json, oct_st_entry *entry)
 {
@@ -102,11 +102,12 @@ static int check_entry(oct_st_entry *entry, int64_t data_bytes)
                         (long long)entry->begin, (long long)entry->end, (long long)data_bytes);
     if (entry->end - entry->begin != bytes)
         return oct_fail("data_offsets span %lld bytes, but its shape and dtype (%s) make %lld",
-                        (long long)(entry->end - entry->begin), entry->type->name, (long long)bytes);
+                        (long long)(entry->end - entry->begin), entry->type->name,
+                        (long long)bytes);
     return 0;
 }
 
-/* ---- the object ---------------------------------------------------------------------------------- */
+/* ---- the object ------------------------------------------------------------------------------ */
 
 /* Room for one more in a list that doubles. */
 static void *grown(void *list, int64_t count, size_t item_bytes)
@@ -157,7 +158,7 @@ static int parse_object(oct_json *json, oct_safetensors *file, int64_t data_byte
     }
 }
 
-/* ---- all of them against each other ---------------------------------------------------------------- */
+/* ---- all of them against each other ---------------------------------------------------------- */
 
 static int by_place(const void *a, const void *b)
 {
@@ -183,12 +184,14 @@ static int check_cover(oct_safetensors *file, int64_t data_bytes)
     for (int64_t i = 0; i < file->count; i++) {
         const oct_st_entry *entry = &file->entries[i];
         if (entry->begin < covered)
-            return oct_fail("tensor \"%.100s\" begins at byte %lld and overlaps \"%.100s\", which ends "
-                            "at %lld", entry->name, (long long)entry->begin,
-                            file->entries[i - 1].name, (long long)covered);
+            return oct_fail(
+                "tensor \"%.100s\" begins at byte %lld and overlaps \"%.100s\", which ends "
+                "at %lld",
+                entry->name, (long long)entry->begin, file->entries[i - 1].name,
+                (long long)covered);
         if (entry->begin > covered)
-            return oct_fail("bytes %lld to %lld of the data belong to no tensor", (long long)covered,
-                            (long long)entry->begin);
+            return oct_fail("bytes %lld to %lld of the data belong to no tensor",
+                            (long long)covered, (long long)entry->begin);
         covered = entry->end;
     }
     if (covered != data_bytes)
@@ -211,7 +214,7 @@ static int check_names(oct_safetensors *file)
     return 0;
 }
 
-/* ---- checksums ------------------------------------------------------------------------------------- */
+/* ---- checksums ------------------------------------------------------------------------------- */
 
 static int hash_without_seal(char text[OCT_SHA256_TEXT], const char *header, size_t bytes,
                              size_t seal_at)

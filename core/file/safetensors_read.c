@@ -16,7 +16,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors files are
 
 enum { LONGEST_HEADER_BYTES = 100000000, PIECE_BYTES = 1 << 18 };
 
-/* ---- opening --------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int read_header(oct_safetensors *file, int64_t file_bytes)
 {
@@ -109,7 +109,7 @@ int oct_safetensors_metadata(const char **key, const char **value, oct_safetenso
     return 0;
 }
 
-/* ---- conversion ------------------------------------------------------------------------------------- */
+/* ---- conversion ------------------------------------------------------------------------------ */
 
 static float from_bits(uint32_t bits)
 {
@@ -171,7 +171,7 @@ static int can_convert(const oct_st_type *type, int dtype)
            (dtype == OCT_F32 && (type->own == OCT_F16 || type->own == OCT_BF16));
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct reading {
     oct_safetensors *file;
@@ -229,7 +229,8 @@ static int check_type(const oct_st_entry *entry, int dtype)
     if (entry->type->own < 0)
         return oct_fail("its dtype %s cannot be read", entry->type->name);
     if (!can_convert(entry->type, dtype))
-        return oct_fail("its dtype %s cannot be read as %s", entry->type->name, oct_dtype_name(dtype));
+        return oct_fail("its dtype %s cannot be read as %s", entry->type->name,
+                        oct_dtype_name(dtype));
     return 0;
 }
 

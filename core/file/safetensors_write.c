@@ -32,7 +32,7 @@ struct oct_safetensors_writer {
     int64_t count, metadata_count;
 };
 
-/* ---- gathering --------------------------------------------------------------------------------------- */
+/* ---- gathering ------------------------------------------------------------------------------- */
 
 int oct_safetensors_writer_new(oct_safetensors_writer **result)
 {
@@ -65,7 +65,8 @@ static int check_text(const char *what, const char *text)
     return oct_fail("safetensors: %s \"%.100s\" is not UTF-8", what, text);
 }
 
-int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *key, const char *value)
+int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *key,
+                                    const char *value)
 {
     OCT_TRY(check_text("metadata key", key));
     OCT_TRY(check_text("metadata value", value));
@@ -101,7 +102,7 @@ int oct_safetensors_writer_add(oct_safetensors_writer *writer, const char *name,
     return 0;
 }
 
-/* ---- the header ---------------------------------------------------------------------------------------- */
+/* ---- the header ------------------------------------------------------------------------------ */
 
 /* A text that grows; once an allocation has failed it stays as it is, and `failed` tells. */
 typedef struct growing {
@@ -144,7 +145,8 @@ static void put_escaped(growing *g, const char *text)
     for (; *text; text++) {
         unsigned char c = (unsigned char)*text;
         char escape[8];
-        if (c == '"' || c == '\\') put(g, escape, (size_t)snprintf(escape, sizeof escape, "\\%c", c));
+        if (c == '"' || c == '\\')
+            put(g, escape, (size_t)snprintf(escape, sizeof escape, "\\%c", c));
         else if (c < 0x20) put(g, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", c));
         else put(g, text, 1);
     }
@@ -231,7 +233,7 @@ static int build_header(growing *g, const oct_safetensors_writer *writer, int ch
     return 0;
 }
 
-/* ---- saving -------------------------------------------------------------------------------------------- */
+/* ---- saving ---------------------------------------------------------------------------------- */
 
 static int by_width_and_name(const void *a, const void *b)
 {

@@ -13,7 +13,7 @@
 #include "core/error.h"
 #include "core/octet.h"
 
-/* ---- failure on request ------------------------------------------------------------------------ */
+/* ---- failure on request ---------------------------------------------------------------------- */
 
 static atomic_llong calls;            /* made since the last oct_fail_file */
 static atomic_llong fail_at;          /* 0: never */
@@ -41,7 +41,7 @@ static int told_to_fail(void)
     return errno ? 1 : 2;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 #define REPEAT(result, call) \
     do { result = told_to_fail() == 1 ? -1 : (call); } while (result < 0 && errno == EINTR)
@@ -109,7 +109,7 @@ void oct_sys_close(int fd)
     close(fd);
 }
 
-/* ---- errors, folders, reading ------------------------------------------------------------------- */
+/* ---- errors, folders, reading ---------------------------------------------------------------- */
 
 int oct_file_error(const char *what, const char *path, int error)
 {
@@ -120,7 +120,8 @@ int oct_file_error(const char *what, const char *path, int error)
 
 int oct_sync_folder_of(const char *path)
 {
-    /* On the stack: it is called when a file has been published, where nothing should fail any more. */
+    /* On the stack: it is called when a file has been published, where nothing should fail any
+     * more. */
     char folder[PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
     size_t bytes = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
@@ -132,8 +133,9 @@ int oct_sync_folder_of(const char *path)
     int fd = oct_sys_open(folder, O_RDONLY | O_DIRECTORY);
     if (fd < 0) return oct_file_error("sync folder", folder, errno);
     /* Some file systems cannot sync a folder and say EINVAL; there is nothing more to be done. */
-    int status = oct_sys_fsync(fd) != 0 && errno != EINVAL ? oct_file_error("sync folder", folder, errno)
-                                                           : 0;
+    int status = oct_sys_fsync(fd) != 0 && errno != EINVAL
+                     ? oct_file_error("sync folder", folder, errno)
+                     : 0;
     oct_sys_close(fd);
     return status;
 }
@@ -146,8 +148,10 @@ int oct_open_regular(int *fd, int64_t *bytes, const char *what, const char *path
     struct stat st;
     int status = 0;
     if (fstat(opened, &st) != 0) status = oct_file_error(what, path, errno);
-    else if (S_ISDIR(st.st_mode)) status = oct_fail("%s: %.700s is a folder, expected a file", what, path);
-    else if (!S_ISREG(st.st_mode)) status = oct_fail("%s: %.700s is not a regular file", what, path);
+    else if (S_ISDIR(st.st_mode))
+        status = oct_fail("%s: %.700s is a folder, expected a file", what, path);
+    else if (!S_ISREG(st.st_mode))
+        status = oct_fail("%s: %.700s is not a regular file", what, path);
     if (status != 0) {
         oct_sys_close(opened);
         return -1;

@@ -21,7 +21,7 @@ INLINE int vm_count(vm m) { return __builtin_popcount(m); }
 INLINE int vm_count(vm m) { return __builtin_popcount((unsigned)_mm256_movemask_ps((__m256)m)); }
 #endif
 
-/* ---- decoding ------------------------------------------------------------------------------------- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 #if defined(OCT_ISA_avx512)
 
@@ -87,7 +87,7 @@ INLINE void decode_gather(vf x[VECTORS], const uint8_t *codes, const oct_map *ma
 
 #endif
 
-/* ---- encoding ------------------------------------------------------------------------------------- */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 /* The line of the segment that a magnitude lies in. */
 typedef struct line { vf slope, offset; } line;
@@ -103,7 +103,10 @@ INLINE vf lesser_magnitude(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (
 /* Distance to the nearest whole number, signed. */
 INLINE vf from_whole(vf x) { return (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT); }
 INLINE vi truncated(vf x) { return (vi)_mm512_cvttps_epi32((__m512)x); }
-INLINE vf look_up(const float *table, vi at) { return (vf)_mm512_i32gather_ps((__m512i)at, table, 4); }
+INLINE vf look_up(const float *table, vi at)
+{
+    return (vf)_mm512_i32gather_ps((__m512i)at, table, 4);
+}
 /* `magnitude`, not negative, with the sign that x has not. */
 INLINE vf with_other_sign(vf magnitude, vf x)
 {
@@ -112,7 +115,8 @@ INLINE vf with_other_sign(vf magnitude, vf x)
 }
 
 /* Tables by which lines are found, held in registers over a block: read from memory they would cost
- * more than all else in encoding. The empty instruction keeps the compiler from reading them again. */
+ * more than all else in encoding. The empty instruction keeps the compiler from reading them again.
+ */
 #define IN_REGISTER(x) __asm__("" : "+v"(x))
 
 typedef struct tables {
@@ -196,7 +200,10 @@ INLINE vf from_whole(vf x)
     return x - (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 INLINE vi truncated(vf x) { return (vi)_mm256_cvttps_epi32((__m256)x); }
-INLINE vf look_up(const float *table, vi at) { return (vf)_mm256_i32gather_ps(table, (__m256i)at, 4); }
+INLINE vf look_up(const float *table, vi at)
+{
+    return (vf)_mm256_i32gather_ps(table, (__m256i)at, 4);
+}
 INLINE vf with_other_sign(vf magnitude, vf x)
 {
     return (vf)((vi)magnitude | (~(vi)x & (int32_t)0x80000000));
@@ -262,7 +269,8 @@ INLINE vi unless_zero(vi x, vf y)
 }
 
 /* A whole position as the code's place: signed maps run the other way here, from which 127 - x, the
- * saturated byte, is the code. So entry 128 with a minus becomes 127, which is the last there is. */
+ * saturated byte, is the code. So entry 128 with a minus becomes 127, which is the last there is.
+ */
 INLINE vi placed(vf position, vf x, int is_signed)
 {
     return truncated(is_signed ? with_other_sign(position, x) : position);
@@ -293,8 +301,8 @@ encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *ma
     store_codes(codes, places, map->is_signed);
 }
 
-/* x[count] times `inverse`, nearest; count is a multiple of GROUP. Doubt is a matter of one element in
- * some ten thousand. */
+/* x[count] times `inverse`, nearest; count is a multiple of GROUP. Doubt is a matter of one element
+ * in some ten thousand. */
 INLINE void encode_nearest(uint8_t *codes, const float *x, int64_t count, float inverse,
                            const oct_map *map, int is_signed)
 {
@@ -316,8 +324,8 @@ INLINE void encode_nearest(uint8_t *codes, const float *x, int64_t count, float 
     }
 }
 
-/* first[count] and second[count] times their inverses, to one of the two neighbours by the draw, in a
- * signed and an unsigned map. */
+/* first[count] and second[count] times their inverses, to one of the two neighbours by the draw, in
+ * a signed and an unsigned map. */
 INLINE void encode_by_chance(uint8_t *first_codes, uint8_t *second_codes, const float *first,
                              const float *second, int64_t count, float first_inverse,
                              float second_inverse, const uint32_t *words,
@@ -344,7 +352,7 @@ INLINE void encode_by_chance(uint8_t *first_codes, uint8_t *second_codes, const 
     }
 }
 
-/* ---- draws ---------------------------------------------------------------------------------------- */
+/* ---- draws ----------------------------------------------------------------------------------- */
 
 /* The keys of Philox's rounds (kernels/cpu/philox.h), in every lane. */
 typedef struct round_keys { vq low[10], high[10]; } round_keys;
@@ -361,7 +369,8 @@ INLINE void prepare_keys(round_keys *keys, uint64_t seed)
 /* Words drawn at once: two chains of products side by side, since one waits for itself. */
 enum { CHAINS = 2, DRAWN = CHAINS * 4 * BLOCKS };
 
-/* `count` words, rounded up to a multiple of DRAWN, from block `offset` of the optimizer's stream on. */
+/* `count` words, rounded up to a multiple of DRAWN, from block `offset` of the optimizer's stream
+ * on. */
 INLINE void draw(uint32_t *words, int64_t count, const round_keys *keys, uint64_t offset)
 {
     const vq low_half = vq_all(0xFFFFFFFFu);

@@ -14,7 +14,8 @@
 #include "kernels/bf16.h"
 #include "kernels/kernels.h"
 
-/* Elements that a piece of work holds: some 64 KiB of f32, half of a first-level cache and a bit. */
+/* Elements that a piece of work holds: some 64 KiB of f32, half of a first-level cache and a bit.
+ */
 enum { PIECE = 16384 };
 
 void KERNEL(round_bf16)(uint16_t *y, const float *x, int64_t n)
@@ -32,10 +33,10 @@ int KERNEL(matmul)(float *y, const void *a, const void *b, int64_t m, int64_t n,
     return oct_product(y, a, b, NULL, m, n, k, transpose_a, transpose_b, accumulate, bf16);
 }
 
-/* ---- linear ----------------------------------------------------------------------------------- */
+/* ---- linear ---------------------------------------------------------------------------------- */
 
-int KERNEL(linear)(float *y, float *z, const void *x, const void *w, const float *bias, int64_t rows,
-                   int64_t out, int64_t in, int activation, int bf16)
+int KERNEL(linear)(float *y, float *z, const void *x, const void *w, const float *bias,
+                   int64_t rows, int64_t out, int64_t in, int activation, int bf16)
 {
     /* With an activation the bias is added along with it, while the rows are in cache. */
     OCT_TRY(oct_product(y, x, w, activation < 0 ? bias : NULL, rows, out, in, 0, 1, 0, bf16));
@@ -50,7 +51,8 @@ int KERNEL(linear)(float *y, float *z, const void *x, const void *w, const float
     return 0;
 }
 
-/* Column sums of dz[rows x out], in pieces of rows that depend on the sizes alone, added in order. */
+/* Column sums of dz[rows x out], in pieces of rows that depend on the sizes alone, added in order.
+ */
 static int bias_gradient(float *dbias, const float *dz, int64_t rows, int64_t out, int accumulate)
 {
     enum { ROWS = 64 };

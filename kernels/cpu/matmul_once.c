@@ -1,9 +1,9 @@
 /* matmul_once.c - matrix products by oneDNN, compiled once: oneDNN picks its own instruction set.
  *
- * Packed batches have another number of rows at each step, and a primitive takes up to 3 ms to make.
- * So that number is left open (DNNL_RUNTIME_DIM_VAL) and each primitive is made once per weight.
- * Measured on 430 x 384 x 1536: 417 GFLOP/s so, 450 with all sizes fixed; and the results do not
- * depend on the number of threads. */
+ * Packed batches have another number of rows at each step, and a primitive takes up to 3 ms to
+ * make. So that number is left open (DNNL_RUNTIME_DIM_VAL) and each primitive is made once per
+ * weight. Measured on 430 x 384 x 1536: 417 GFLOP/s so, 450 with all sizes fixed; and the results
+ * do not depend on the number of threads. */
 #include <dnnl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,8 +36,8 @@ static int failed(const char *what, dnnl_status_t status)
 }
 
 /* A matrix [rows x columns], or its transpose in memory. Size 0: open. */
-static dnnl_status_t describe(dnnl_memory_desc_t *desc, int64_t rows, int64_t columns, int transposed,
-                              int bf16)
+static dnnl_status_t describe(dnnl_memory_desc_t *desc, int64_t rows, int64_t columns,
+                              int transposed, int bf16)
 {
     int64_t width = transposed ? rows : columns;
     dnnl_dims_t sizes = {rows ? rows : DNNL_RUNTIME_DIM_VAL,

@@ -10,7 +10,8 @@
 #include "kernels/optim.h"
 #include "kernels/rules.h"
 
-/* What differs between the loops that are made from the code below, known where they are compiled. */
+/* What differs between the loops that are made from the code below, known where they are compiled.
+ */
 typedef struct kind {
     int coupled;                   /* weight decay is added to the gradient */
     int root, stochastic;          /* as in oct_optim_slot */
@@ -25,7 +26,7 @@ typedef struct block_state {
     int64_t left_out;
 } block_state;
 
-/* ---- 8-bit state ---------------------------------------------------------------------------------- */
+/* ---- 8-bit state ----------------------------------------------------------------------------- */
 
 #if defined(OCT_ISA_avx512)
 #define DECODE(x, codes, map) \
@@ -149,7 +150,8 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const 
     }
 }
 
-/* A block that is no whole number of groups: through copies, with zeros around it that stay zeros. */
+/* A block that is no whole number of groups: through copies, with zeros around it that stay zeros.
+ */
 INLINE void step_part(block_state *b, const oct_optim_slot *s, int64_t block, int64_t element,
                       int64_t count, kind k)
 {
@@ -180,8 +182,8 @@ INLINE int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count,
     for (int64_t at = from, end = from + count; at < end; at += s->block) {
         int64_t n = end - at < s->block ? end - at : s->block, block = at / s->block;
         if (n % GROUP == 0)
-            step_block(&b, s, s->param + at, s->grad + at, s->codes[0] + at, s->codes[1] + at, block,
-                       at, n, k);
+            step_block(&b, s, s->param + at, s->grad + at, s->codes[0] + at, s->codes[1] + at,
+                       block, at, n, k);
         else
             step_part(&b, s, block, at, n, k);
     }
@@ -219,7 +221,7 @@ static int64_t step_8(const oct_optim_slot *s, int64_t from, int64_t count, int 
     return step_8_plain(s, from, count);
 }
 
-/* ---- 32-bit state --------------------------------------------------------------------------------- */
+/* ---- 32-bit state ---------------------------------------------------------------------------- */
 
 INLINE int64_t step_32_of(const oct_optim_slot *s, int64_t from, int64_t count, int coupled)
 {
@@ -245,7 +247,8 @@ INLINE int64_t step_32_of(const oct_optim_slot *s, int64_t from, int64_t count, 
             vf old_p = vf_load_first(p, n), old_first = vf_load_first(first, n);
             vf old_second = vf_load_first(second, n), new_p = old_p, new_first = old_first;
             vf new_second = old_second, g = vf_load_first(s->grad + i, n);
-            vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, g, &s->rule, coupled, 0));
+            vm bad =
+                beyond_limit(rule_adam(&new_p, &new_first, &new_second, g, &s->rule, coupled, 0));
             left_out += vm_count(bad);
             vf_store_first(p, vf_select(bad, old_p, new_p), n);
             vf_store_first(first, vf_select(bad, old_first, new_first), n);
@@ -257,10 +260,11 @@ INLINE int64_t step_32_of(const oct_optim_slot *s, int64_t from, int64_t count, 
 
 static int64_t step_32(const oct_optim_slot *s, int64_t from, int64_t count)
 {
-    return s->rule.weight_decay != 0 ? step_32_of(s, from, count, 1) : step_32_of(s, from, count, 0);
+    return s->rule.weight_decay != 0 ? step_32_of(s, from, count, 1)
+                                     : step_32_of(s, from, count, 0);
 }
 
-/* ---- all parameters ------------------------------------------------------------------------------- */
+/* ---- all parameters -------------------------------------------------------------------------- */
 
 int64_t KERNEL(optim_adam)(const oct_optim_work *work)
 {
@@ -310,7 +314,8 @@ void KERNEL(optim_squares)(double *sums, int64_t *left_out, const oct_optim_work
     for (int64_t u = 0; u < work->unit_count; u++)
         for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
             const oct_optim_piece *piece = work->pieces + i;
-            sums[i] = squares_of(work->slots[piece->slot].grad + piece->first, piece->count, &total);
+            sums[i] =
+                squares_of(work->slots[piece->slot].grad + piece->first, piece->count, &total);
         }
     *left_out = total;
 }

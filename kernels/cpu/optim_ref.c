@@ -1,4 +1,5 @@
-/* optim_ref.c - the optimizers' kernels as plain as they can be said; the fast ones are held to them.
+/* optim_ref.c - the optimizers' kernels as plain as they can be said; the fast ones are held to
+ * them.
  *
  * One thread, one element after the other, the nearest code by bisection. */
 #include <math.h>
@@ -14,7 +15,7 @@ INLINE vf vf_sqrt(vf a) { return sqrtf(a); }
 #include "core/random.h"
 #include "kernels/rules.h"
 
-/* ---- codes --------------------------------------------------------------------------------------- */
+/* ---- codes ----------------------------------------------------------------------------------- */
 
 static int nearest_entry(float magnitude, const oct_map *map)
 {
@@ -98,7 +99,7 @@ void oct_dequantize_ref(float *x, const uint8_t *codes, const float *absmax, int
     for (int64_t i = 0; i < n; i++) x[i] = map->value[codes[i]] * absmax[i / block];
 }
 
-/* ---- a step ---------------------------------------------------------------------------------------- */
+/* ---- a step ---------------------------------------------------------------------------------- */
 
 /* One element; 1 where it was left out. */
 static int step_element(float *p, float *m, float *second, float g, const oct_rule *rule, int root)
@@ -153,7 +154,7 @@ int64_t oct_optim_adam_ref(const oct_optim_work *work)
     return left_out;
 }
 
-/* ---- the norm ------------------------------------------------------------------------------------- */
+/* ---- the norm -------------------------------------------------------------------------------- */
 
 /* Sixteen sums in double, element i to sum i % 16, then folded by halves: as a vector does it. */
 void oct_optim_squares_ref(double *sums, int64_t *left_out, const oct_optim_work *work)

@@ -7,7 +7,8 @@ static float most_of(const float *x, int64_t n)
 {
     vf most = vf_all(0);
     for (int64_t i = 0; i < n; i += LANES)
-        most = greater_magnitude(most, n - i < LANES ? vf_load_first(x + i, n - i) : vf_load(x + i));
+        most =
+            greater_magnitude(most, n - i < LANES ? vf_load_first(x + i, n - i) : vf_load(x + i));
     return vf_greatest(most);
 }
 
@@ -36,8 +37,8 @@ void KERNEL(quantize)(uint8_t *codes, float *absmax, const float *x, int64_t n, 
     }
 }
 
-void KERNEL(dequantize)(float *x, const uint8_t *codes, const float *absmax, int64_t n, int64_t block,
-                        const oct_map *map)
+void KERNEL(dequantize)(float *x, const uint8_t *codes, const float *absmax, int64_t n,
+                        int64_t block, const oct_map *map)
 {
     #pragma omp parallel for schedule(static) if (n > OCT_OPTIM_PIECE)
     for (int64_t b = 0; b < (n + block - 1) / block; b++)
