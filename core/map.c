@@ -1,222 +1,221 @@
-/* map.c - the dynamic maps, and the tables by which kernels find a value's code. */
+/* map.c - the quantization maps: their values by name, and what kernels need besides. */
 #include "core/map.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "core/octet.h"
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* Midpoint k of the n bins of [0.1, 1], times 10^(i - 6): (2 n + 18 k + 9) / (20 n 10^(6 - i)).
- * Both are whole numbers, so that one division is all the rounding there is. */
-static float dynamic_value(int i, int n, int k)
+/* Positive values, ascending; those of a map are these, 0, and in a signed one their negatives but
+ * for the largest. */
+typedef struct side { double value[OCT_CODES]; int count; } side;
+
+static int positives(int levels, int is_signed) { return is_signed ? levels / 2 : levels - 1; }
+
+static void append(side *s, double value) { s->value[s->count++] = value; }
+
+/* Bin k of the n equal bins of [0.1, 1], its midpoint times 10^-down: (2 n + 18 k + 9) / (20 n
+ * 10^down). Both are whole numbers, so that one division is all the rounding there is. */
+static double decade_value(int n, int k, int down)
 {
-    static const double powers[] = {1e6, 1e5, 1e4, 1e3, 1e2, 1e1, 1e0};
-    return (float)((2 * n + 18 * k + 9) / (20 * n * powers[i]));
+    double power = 1;
+    for (int i = 0; i < down; i++) power *= 10;
+    return (2 * n + 18 * k + 9) / (20 * n * power);
 }
 
-static void fill_dynamic(oct_map *map, int is_signed)
+/* Decades with 1, 2, 4 ... bins (twice as many without a sign), the finest at the top, and 1.0.
+ * inverse: the finest at the bottom. */
+static void fill_dynamic(side *s, int levels, int is_signed, int inverse)
 {
-    int zero = is_signed ? OCT_SIGNED_ZERO : 0, entry = 1;
-    map->is_signed = is_signed;
-    for (int i = 0; i <= 6; i++) {
-        int n = is_signed ? 1 << i : 2 << i;
-        for (int k = 0; k < n; k++, entry++) {
-            map->value[zero + entry] = dynamic_value(i, n, k);
-            if (is_signed) map->value[zero - entry] = -map->value[zero + entry];
+    int decades = levels == OCT_CODES ? 7 : 3;
+    for (int i = 0; i < decades; i++) {
+        int doublings = inverse ? decades - 1 - i : i, n = (is_signed ? 1 : 2) << doublings;
+        for (int k = 0; k < n; k++) append(s, decade_value(n, k, decades - 1 - i));
+    }
+    append(s, 1);
+}
+
+/* What bitsandbytes 0.36.0 to 0.41.0 held in its unsigned map: each decade had two bins twice as
+ * many as meant and two coarse ones besides, 524 values with 0 and 1, of which the 256 smallest
+ * were read. The largest of those is 0.0933, so v shrinks at every step. */
+static void fill_bnb_036(side *s)
+{
+    for (int i = 0; i < 6; i++) {
+        int n = 4 << i, coarse = 0;
+        for (int k = 0; k < n; k++) {
+            double fine = decade_value(n, k, 6 - i);
+            while (coarse < 2 && decade_value(2, coarse, 6 - i) < fine && s->count < 255)
+                append(s, decade_value(2, coarse++, 6 - i));
+            if (s->count == 255) return;
+            append(s, fine);
         }
+        while (coarse < 2) append(s, decade_value(2, coarse++, 6 - i));
     }
-    map->value[zero] = 0;
-    map->value[255] = 1;
 }
 
-/* Magnitudes below this become 0 in a signed map when they are rounded by chance. */
-#define NOTHING 0x1p-22
-
-/* ---- tables ---------------------------------------------------------------------------------- */
-
-/* The smallest float that is not below x. */
-static float float_from(double x)
+static void fill_linear(side *s, int levels, int is_signed)
 {
-    float f = (float)x;
-    return (double)f < x ? nextafterf(f, INFINITY) : f;
+    int n = positives(levels, is_signed);
+    for (int k = 1; k <= n; k++) append(s, (double)k / n);
 }
 
-static void fill_bounds(oct_map *map, const float *entry)
+/* x of which a share p of the standard normal distribution is below, 0.5 <= p < 1. */
+static double normal_quantile(double p)
 {
-    map->bound[0] = 0;
-    for (int k = 1; k <= map->top; k++)
-        map->bound[k] = float_from(((double)entry[k - 1] + (double)entry[k]) / 2);
-    map->bound[map->top + 1] = INFINITY;
+    double low = 0, high = 16;
+    for (int i = 0; i < 80; i++) {
+        double middle = (low + high) / 2;
+        if (erfc(middle / sqrt(2)) / 2 > 1 - p) low = middle;
+        else high = middle;
+    }
+    return (low + high) / 2;
 }
 
-/* A run of entries that stand evenly. */
-typedef struct run { int from, to; } run;
-
-/* Returns how many runs; -1 with the error set where they are too many. */
-static int find_runs(run runs[OCT_SEGMENTS], const float *entry, int top)
+/* Each value stands for an equal share of a normal distribution (Dettmers et al. 2022, equation 5:
+ * the midpoint of the share's two quantiles), scaled so that the largest is 1. */
+static void fill_quantile(side *s, int levels, int is_signed)
 {
-    int count = 0;
-    for (int from = 0, to; from < top; from = to) {
-        double gap = (double)entry[from + 1] - (double)entry[from];
-        for (to = from + 1; to < top; to++) {
-            double next = (double)entry[to + 1] - (double)entry[to];
-            if (fabs(next - gap) > 1e-4 * gap) break;
+    int n = positives(levels, is_signed);
+    for (int k = 1; k <= n; k++) {
+        double low = normal_quantile(0.5 + (k - 0.5) / (n + 1) / 2);
+        append(s, (low + normal_quantile(0.5 + (k + 0.5) / (n + 1) / 2)) / 2);
+    }
+    for (int k = 0; k < n; k++) s->value[k] /= s->value[n - 1];
+}
+
+/* The finite values of a float of 8 bits (OCP 8-bit Floating Point Specification, 2023), the
+ * largest scaled to 1. A format has fewer values than a map: the last one stands several times. */
+static void fill_fp8(side *s, int levels, int is_signed, int fraction_bits, double largest)
+{
+    int steps = 1 << fraction_bits, n = positives(levels, is_signed);
+    double least = fraction_bits == 3 ? 0x1p-9 : 0x1p-16;
+    for (int e = 0; s->count < n; e++)
+        for (int k = e == 0 ? 1 : 0; k < steps && s->count < n; k++) {
+            double x = e == 0 ? k * least : ldexp(steps + k, e - 1) * least;
+            append(s, x < largest ? x / largest : 1);
         }
-        if (count == OCT_SEGMENTS - 1)
-            return oct_fail("map: its values stand in more than %d evenly spaced runs",
-                            OCT_SEGMENTS - 1);
-        runs[count++] = (run){from, to};
+}
+
+/* 0 and the side, and in a signed map its mirror image but for the largest. */
+static void fill_values(float *value, int *zero, const side *s, int is_signed)
+{
+    *zero = is_signed ? s->count - 1 : 0;
+    value[*zero] = 0;
+    for (int k = 1; k <= s->count; k++) {
+        value[*zero + k] = (float)s->value[k - 1];
+        if (is_signed && k <= *zero) value[*zero - k] = -(float)s->value[k - 1];
     }
-    return count;
 }
 
-static void clear_lines(oct_lines *lines, double scale)
-{
-    memset(lines, 0, sizeof *lines);
-    lines->scale = (float)scale;
-    for (int s = 0; s < OCT_SEGMENTS; s++) lines->start[s] = lines->end[s] = INFINITY;
-}
+static const char *const names[] = {
+    "dynamic", "linear", "quantile", "inverse_dynamic", "fp8_e4m3", "fp8_e5m2", "bnb-0.36", NULL,
+};
 
-static void add_line(oct_lines *lines, double start, double slope, double offset)
+int oct_map_name(const char **name, int index)
 {
-    int s = lines->segments++;
-    lines->start[s] = (float)(start * (double)lines->scale);
-    if (s > 0) lines->end[s - 1] = lines->start[s];
-    lines->slope[s] = (float)slope;
-    lines->offset[s] = (float)offset;
-}
-
-/* The line through a run: k + shift at entry k. */
-static void add_run(oct_lines *lines, const float *entry, run r, double start, double shift)
-{
-    double low = (double)entry[r.from], high = (double)entry[r.to], scale = (double)lines->scale;
-    float slope = (float)((r.to - r.from) / (high - low) / scale);
-    /* Exact at the middle: what rounding the slope costs is halved. */
-    double offset = (r.from + r.to) / 2.0 - (low + high) / 2 * scale * (double)slope;
-    add_line(lines, start, (double)slope, offset + shift);
-}
-
-/* The tables by which a line is found; 0 where there are too many starts in an octave. */
-static int fill_octaves(oct_lines *lines)
-{
-    for (int exponent = OCT_OCTAVE_FIRST; exponent < OCT_OCTAVE_FIRST + OCT_OCTAVES; exponent++) {
-        float low = ldexpf(1, exponent - 127), high = 2 * low;
-        int s = 0, o = exponent % OCT_OCTAVES;
-        while (lines->end[s] <= low) s++;
-        if (exponent == OCT_OCTAVE_FIRST && s > 0) return 0;
-        lines->octave_segment[o] = s;
-        lines->octave_first[o] = lines->end[s] < high ? lines->end[s] : INFINITY;
-        lines->octave_second[o] = INFINITY;
-        if (!(lines->end[s] < high) || !(lines->end[s + 1] < high)) continue;
-        lines->octave_second[o] = lines->end[s + 1];
-        if (lines->end[s + 2] < high) return 0;
-    }
-    return 1;
-}
-
-/* The same for cells. */
-static int fill_cells(oct_lines *lines)
-{
-    for (int place = 0; place < OCT_CELLS; place++) {
-        int exponent = OCT_OCTAVE_FIRST + place / 4;
-        double octave = ldexp(1, exponent - 127), quarter = octave / 4;
-        double low = octave + place % 4 * quarter, high = low + quarter;
-        int s = 0;
-        while ((double)lines->end[s] <= low) s++;
-        lines->cell_segment[exponent % OCT_OCTAVES * 4 + place % 4] = (uint8_t)s;
-        if ((double)lines->end[s] < high && (double)lines->end[s + 1] < high) return 0;
-    }
-    return 1;
-}
-
-static void add_chance(oct_map *map, const float *entry, const run *runs, int count, double scale)
-{
-    oct_lines *lines = &map->chance;
-    clear_lines(lines, scale);
-    add_line(lines, 0, 0, map->is_signed ? -1 : 0);
-    int first = map->is_signed ? 0 : 1;
-    /* Unsigned: the way from 0 to entry 1 has been dealt with, be it a run of its own or the
-     * beginning of one. */
-    if (!map->is_signed && runs[0].to > 1)
-        add_run(lines, entry, (run){1, runs[0].to}, (double)entry[1], -1);
-    for (int i = first; i < count; i++)
-        add_run(lines, entry, runs[i], i == 0 ? NOTHING : (double)entry[runs[i].from], -1);
-}
-
-static int fill_lines(oct_map *map, const float *entry)
-{
-    enum { SCALES = 64 };
-    run runs[OCT_SEGMENTS];
-    int count = find_runs(runs, entry, map->top);
-    if (count < 0) return -1;
-    clear_lines(&map->nearest, 1);
-    for (int i = 0; i < count; i++)
-        add_run(&map->nearest, entry, runs[i], (double)entry[runs[i].from], 0.5);
-    int found = fill_octaves(&map->nearest) && map->bound[1] > NOTHING / 2;
-    map->nearest.has_cells = fill_cells(&map->nearest);
-    for (int i = 0; found && !map->chance.has_cells; i++) {
-        if (i == SCALES) break;
-        add_chance(map, entry, runs, count, 1 + (double)i / SCALES);
-        map->chance.has_cells = fill_octaves(&map->chance) && fill_cells(&map->chance);
-    }
-    if (found && map->chance.has_cells) return 0;
-    return oct_fail("map: its values lie too close to 0, or change their spacing too often");
-}
-
-static float line_at(const oct_lines *lines, float x)
-{
-    int s = 0;
-    while (x >= lines->end[s]) s++;
-    return fmaf(x, lines->slope[s], lines->offset[s]);
-}
-
-/* How far the fast position may be from the whole number that a bound stands for. It never falls as
- * x grows, so looking at the floats on both sides of each bound is enough; twice that is safe. */
-static void fill_doubt(oct_map *map)
-{
-    float most = 0;
-    for (int k = 1; k <= map->top; k++) {
-        float at = fabsf(line_at(&map->nearest, map->bound[k]) - (float)k);
-        float before = fabsf(line_at(&map->nearest, nextafterf(map->bound[k], 0)) - (float)k);
-        most = fmaxf(most, fmaxf(at, before));
-    }
-    map->doubt = 2 * most;
-}
-
-int oct_map_complete(oct_map *map)
-{
-    const float *entry = map->value + (map->is_signed ? OCT_SIGNED_ZERO : 0);
-    map->top = map->is_signed ? OCT_CODES - 1 - OCT_SIGNED_ZERO : OCT_CODES - 1;
-    for (int code = 0; code < OCT_CODES; code++) {
-        uint32_t bits;
-        memcpy(&bits, map->value + code, sizeof bits);
-        for (int b = 0; b < 4; b++) map->plane[b][code] = (uint8_t)(bits >> 8 * b);
-    }
-    fill_bounds(map, entry);
-    OCT_TRY(fill_lines(map, entry));
-    fill_doubt(map);
+    if (index < 0 || index >= (int)(sizeof names / sizeof *names))
+        return oct_fail("map: number %d, expected 0 to %d", index,
+                        (int)(sizeof names / sizeof *names) - 1);
+    *name = names[index];
     return 0;
 }
 
-/* ---- the maps that are built in -------------------------------------------------------------- */
-
-static oct_map dynamic_maps[2] __attribute__((aligned(64)));
-static pthread_once_t dynamic_once = PTHREAD_ONCE_INIT;
-
-static void build_dynamic(void)
+int oct_map_named(oct_map **out, const char *name, int levels, int is_signed)
 {
-    for (int is_signed = 0; is_signed < 2; is_signed++) {
-        fill_dynamic(dynamic_maps + is_signed, is_signed);
-        oct_map_complete(dynamic_maps + is_signed);    /* these values always fit */
-    }
+    side s = {.count = 0};
+    if (levels != 16 && levels != OCT_CODES)
+        return oct_fail("map: %d levels, expected 16 or 256", levels);
+    if (strcmp(name, "dynamic") == 0) fill_dynamic(&s, levels, is_signed, 0);
+    else if (strcmp(name, "linear") == 0) fill_linear(&s, levels, is_signed);
+    else if (strcmp(name, "quantile") == 0) fill_quantile(&s, levels, is_signed);
+    else if (strcmp(name, "inverse_dynamic") == 0) fill_dynamic(&s, levels, is_signed, 1);
+    else if (levels != OCT_CODES)
+        return oct_fail("map: \"%.40s\" has no form of 16 levels, or does not exist", name);
+    else if (strcmp(name, "fp8_e4m3") == 0) fill_fp8(&s, levels, is_signed, 3, 448);
+    else if (strcmp(name, "fp8_e5m2") == 0) fill_fp8(&s, levels, is_signed, 2, 57344);
+    else if (strcmp(name, "bnb-0.36") == 0 && is_signed) fill_dynamic(&s, levels, is_signed, 0);
+    else if (strcmp(name, "bnb-0.36") == 0) fill_bnb_036(&s);
+    else return oct_fail("map: \"%.40s\" does not exist", name);
+    float value[OCT_CODES];
+    int zero;
+    fill_values(value, &zero, &s, is_signed);
+    return oct_map_new(out, value, levels, is_signed);
 }
 
-const oct_map *oct_map_dynamic(int is_signed)
+/* ---- a map from its values ------------------------------------------------------------------- */
+
+/* The smallest float that is nearer to `high` than to `low`, ties to the larger magnitude. */
+static float bound_between(float low, float high)
 {
-    pthread_once(&dynamic_once, build_dynamic);
-    return dynamic_maps + (is_signed != 0);
+    double middle = ((double)low + (double)high) / 2;
+    float f = (float)middle;
+    if ((double)f < middle || ((double)f == middle && middle < 0)) f = nextafterf(f, INFINITY);
+    return f;
+}
+
+static void complete(oct_map *map)
+{
+    map->zero = 0;
+    map->bound[0] = -INFINITY;
+    for (int c = 0; c < map->levels; c++) {
+        float x = map->value[c];
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        for (int b = 0; b < 4; b++) map->plane[b][c] = (uint8_t)(bits >> 8 * b);
+        if (fabsf(x) < fabsf(map->value[map->zero])) map->zero = c;
+        if (c == 0) continue;
+        float gap = x - map->value[c - 1], inverse = 1 / gap;
+        map->bound[c] = bound_between(map->value[c - 1], x);
+        map->gap_inverse[c - 1] = gap > 0 && inverse < INFINITY ? inverse : 0;
+    }
+    map->least = !map->is_signed && map->value[map->zero] == 0 ? map->zero + 1 : 0;
+    oct_map_find_lines(map);
+}
+
+int oct_map_new(oct_map **out, const float *values, int levels, int is_signed)
+{
+    if (levels != 16 && levels != OCT_CODES)
+        return oct_fail("map: %d values, expected 16 or 256", levels);
+    for (int c = 0; c < levels; c++) {
+        float x = values[c];
+        if (!(fabsf(x) <= 1) || (c > 0 && x < values[c - 1]) || (x < 0 && !is_signed))
+            return oct_fail("map: value %d is out of order or out of range: they ascend from %s to "
+                            "1", c + 1, is_signed ? "-1" : "0");
+    }
+    /* Its tables lie on whole cache lines. */
+    char *memory = oct_calloc(1, sizeof(oct_map) + 63);
+    if (!memory) return -1;
+    oct_map *map = (oct_map *)(memory + (-(uintptr_t)memory & 63));
+    map->memory = memory;
+    map->levels = levels;
+    map->is_signed = is_signed != 0;
+    map->refs = 1;
+    memcpy(map->value, values, (size_t)levels * sizeof *values);
+    complete(map);
+    *out = map;
+    return 0;
+}
+
+const oct_map *oct_map_retain(const oct_map *map)
+{
+    ((oct_map *)map)->refs++;
+    return map;
+}
+
+int oct_map_free(oct_map *map)
+{
+    if (map && --map->refs == 0) oct_free(map->memory);
+    return 0;
+}
+
+int oct_map_values(const float **values, int *levels, int *zero, const oct_map *map)
+{
+    *values = map->value;
+    *levels = map->levels;
+    *zero = map->zero;
+    return 0;
 }

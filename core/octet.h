@@ -359,35 +359,87 @@ int oct_encoding_count(int64_t *tokens, const oct_encoding *encoding, const int3
 int oct_encoding_pack(int32_t *ids, int32_t *offsets, int32_t *types, int32_t *positions,
                       const oct_encoding *encoding, const int32_t *rows, int64_t n);
 
+/* ---- quantization maps ----------------------------------------------------------------------- */
+
+/* 256 or 16 values, ascending, of which the code is the place. Owned by the caller, and by every
+ * optimizer that uses it. */
+typedef struct oct_map oct_map;
+/* Names of the maps that are built in, index from 0; *name NULL behind the last one. */
+int oct_map_name(const char **name, int index);
+/* levels: 256 or 16. A signed map is for state of either sign, an unsigned one for state that is
+ * never negative. Not every map has a form of 16 levels. */
+int oct_map_named(oct_map **out, const char *name, int levels, int is_signed);
+/* values[levels]: from -1, or 0 in an unsigned map, to 1; ascending, equal ones allowed. */
+int oct_map_new(oct_map **out, const float *values, int levels, int is_signed);
+int oct_map_free(oct_map *map);
+/* values: the map's own. zero: the code of what is nearest to 0. */
+int oct_map_values(const float **values, int *levels, int *zero, const oct_map *map);
+/* x[n] to codes and absmax[(n + block - 1) / block], to the nearest, and back. codes: [n], or with
+ * 16 levels [(n + 1) / 2], the even elements in the low halves. block: a power of two, 32 at least.
+ * reference 1: by the scalar twins. */
+int oct_quantize(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
+                 const oct_map *map, int reference);
+int oct_dequantize(float *x, const uint8_t *codes, const float *absmax, int64_t n, int64_t block,
+                   const oct_map *map, int reference);
+
 /* ---- optimizers ------------------------------------------------------------------------------ */
 
-/* Parameters and their state. Adam: weight decay is added to the gradient; AdamW: it is apart. */
+/* The rules (kernels/rules.h), numbered from 0: name, title, default lr and weight decay, how
+ * weight decay enters (OCT_DECAY_...), and whether a matrix is stepped in a way of its own
+ * (OCT_MATRIX_...). */
+enum { OCT_DECAY_COUPLED, OCT_DECAY_DECOUPLED, OCT_DECAY_OWN };
+enum { OCT_MATRIX_PLAIN, OCT_MATRIX_ORTHOGONAL, OCT_MATRIX_FACTORED };
+enum { OCT_STATE_NONE, OCT_STATE_SIGNED, OCT_STATE_POSITIVE, OCT_STATE_SQUARE };
+int oct_rule_count(int *count);
+int oct_rule_info(const char **name, const char **title, double *lr, double *weight_decay,
+                  int *decay, int *matrix, int rule);
+/* Option number `index`, from 0: name (NULL behind the last one), default, range. form, a sum: low
+ * (ABOVE) or high (BELOW) themselves are not allowed; a whole number; true or false, as 1 or 0. */
+enum { OCT_OPTION_ABOVE = 1, OCT_OPTION_BELOW = 2, OCT_OPTION_BETWEEN = 3, OCT_OPTION_WHOLE = 4,
+       OCT_OPTION_SWITCH = 8 };
+int oct_rule_option_info(const char **name, double *usual, double *low, double *high, int *form,
+                         int rule, int index);
+/* State number `index`, 0 to 2: name (NULL where there is none), kind (OCT_STATE_...), and the
+ * option without which there is no such state, -1 where it is always there. */
+int oct_rule_state_info(const char **name, int *kind, int *option, int rule, int index);
+
+/* Parameters and their state. */
 typedef struct oct_optim oct_optim;
-enum { OCT_ADAM, OCT_ADAMW, OCT_OPTIM_RULES };
-/* What 8-bit state holds. OCTET: m to the nearest value of the signed dynamic map, sqrt(v) in the
- * unsigned one, rounded by chance. PAPER: m, and v itself, both to the nearest. */
-enum { OCT_FORMAT_OCTET, OCT_FORMAT_PAPER, OCT_FORMATS };
-/* State tensors of a parameter. 32-bit: M and V, f32 of the parameter's shape. 8-bit: M and V are
- * codes, u8 of that shape; their ABSMAX f32, one for each block of elements. */
-enum { OCT_STATE_M, OCT_STATE_V, OCT_STATE_M_ABSMAX, OCT_STATE_V_ABSMAX, OCT_STATE_TENSORS };
-int oct_optim_new(oct_optim **out, int rule);
+int oct_optim_new(oct_optim **out);
 /* Frees the state too. NULL is fine. */
 int oct_optim_free(oct_optim *optim);
-/* Add a parameter (f32; kept alive from here on) with state of zeros. group: 0 .. 4095, says which
- * numbers of oct_optim_group hold for it. bits: 32 or 8. block: elements, a power of two of 32 to
- * 4096. Errors name it by `name`; one that was added before, or overlaps one, is refused. */
+/* The numbers of a group of parameters, 0 .. 4095: before the first of them is added, and again
+ * whenever they change. decay: OCT_DECAY_...; options: as many as the rule has. The rule stays. */
+int oct_optim_group(oct_optim *optim, int group, int rule, double lr, double weight_decay,
+                    int decay, const double *options);
+/* What state of 8 or 4 bits is: ROOT: states of squares hold their roots. STOCHASTIC: rounded by
+ * chance. WHOLE: one scale for the tensor instead of one for each block. */
+enum { OCT_FORMAT_ROOT = 1, OCT_FORMAT_STOCHASTIC = 2, OCT_FORMAT_WHOLE = 4 };
+/* Tensors of a parameter's state. VALUES + j: state j, f32 of the parameter's shape, or codes: u8
+ * of that shape, with 4 bits [(size + 1) / 2]. ABSMAX + j: its scales, f32. CORRECTION: further
+ * bits of a bf16 parameter. ROW, COLUMN: the factored second moment of adafactor; ROW alone, of the
+ * parameter's shape, where it is no matrix. */
+enum { OCT_STATE_VALUES = 0, OCT_STATE_ABSMAX = 3, OCT_STATE_CORRECTION = 6, OCT_STATE_ROW,
+       OCT_STATE_COLUMN, OCT_STATE_TENSORS };
+/* Add a parameter (f32 or bf16; kept alive from here on) with state of zeros to a group. bits: of
+ * its state: 32, 8 or 4. block: elements, a power of two of 32 to 4096; flags: OCT_FORMAT_...; maps
+ * may be NULL with 32 bits. correction_bits: 16 or 8, of a bf16 parameter; 0: it is rounded by
+ * chance. Errors name it by `name`; one that was added before, or overlaps one, is refused. */
 int oct_optim_add(oct_optim *optim, oct_tensor *parameter, const char *name, int group, int bits,
-                  int format, int64_t block);
-/* lr and weight_decay 0 or more, betas 0 to below 1, epsilon above 0. */
-int oct_optim_group(oct_optim *optim, int group, double lr, double beta1, double beta2,
-                    double epsilon, double weight_decay);
-/* Of all gradients together: their norm, in double, without the elements that are not finite, and how
- * many those are. */
+                  int64_t block, int flags, oct_map *signed_map, oct_map *unsigned_map,
+                  int correction_bits);
+/* Of all gradients together: their norm, in double, without the elements that are not finite, and
+ * how many those are. */
 int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *optim);
-/* One step of every parameter that has a gradient, which is multiplied with grad_scale. An element
- * whose gradient is not finite, or squares to 2^126 or more, is left as it is, state and all;
- * left_out: how many. Gradients stay. */
-int oct_optim_step(int64_t *left_out, oct_optim *optim, double grad_scale);
+/* One step of every parameter that has a gradient, which is multiplied with grad_scale and then
+ * clipped to +- grad_limit (infinity: not at all). An element whose gradient is not finite, or would
+ * bring its state to 2^126 or more, is left as it is, state and all; left_out: how many. Gradients
+ * stay. */
+int oct_optim_step(int64_t *left_out, oct_optim *optim, double grad_scale, double grad_limit);
+/* backward and a step at once: each parameter of the optimizer is stepped as soon as its gradient is
+ * complete, and the gradient is freed. */
+int oct_optim_step_backward(int64_t *left_out, oct_optim *optim, oct_tensor *loss,
+                            double grad_scale, double grad_limit);
 /* All gradients count as zero. */
 int oct_optim_zero_grad(oct_optim *optim);
 /* A new handle on a state tensor of the parameter added as number `index` (0-based); *out NULL where
@@ -395,6 +447,12 @@ int oct_optim_zero_grad(oct_optim *optim);
 int oct_optim_state(oct_tensor **out, oct_optim *optim, int64_t index, int which);
 /* Steps that a parameter has made; set: -1 leaves them. */
 int oct_optim_steps(int64_t *steps, oct_optim *optim, int64_t index, int64_t set);
+/* on 1: each step notes how well it kept its new state in 8 or 4 bits. */
+int oct_optim_watch(oct_optim *optim, int on);
+/* sums[6] over the elements of state number `state` in the last step: |kept - meant|, the same over
+ * |meant|, |meant|; how many were kept as 0 though they were not, how many were not 0, how many have
+ * the largest code of a side. */
+int oct_optim_error_sums(double *sums, oct_optim *optim, int64_t index, int state);
 /* To be called when state has been read from outside: no number in it may be one that no step
  * leaves. */
 int oct_optim_check(oct_optim *optim);
@@ -402,14 +460,6 @@ int oct_optim_check(oct_optim *optim);
  * has AVX-512 without VBMI. */
 enum { OCT_KERNELS_USUAL, OCT_KERNELS_SCALAR, OCT_KERNELS_PLAIN };
 int oct_optim_kernels(oct_optim *optim, int kind);
-/* The 256 values of the dynamic map, ascending. */
-int oct_quantization_map(float *values, int is_signed);
-/* x[n] to codes[n] and absmax[(n + block - 1) / block] by the dynamic map, nearest; and back.
- * reference 1: by the scalar twins. */
-int oct_quantize(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
-                 int is_signed, int reference);
-int oct_dequantize(float *x, const uint8_t *codes, const float *absmax, int64_t n, int64_t block,
-                   int is_signed, int reference);
 
 // cdef-end
 

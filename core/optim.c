@@ -1,6 +1,5 @@
-/* optim.c - optimizers: which parameter has which state, what a step's numbers are, and the one
- * launch of a kernel that a step is. */
-#include "core/octet.h"
+/* optim.c - optimizers: which parameter has which state, and in which format. */
+#include "core/optim.h"
 
 #include <math.h>
 #include <string.h>
@@ -8,60 +7,25 @@
 #include "core/error.h"
 #include "core/map.h"
 #include "core/memory.h"
-#include "core/random.h"
 #include "core/scope.h"
 #include "core/tensor.h"
-#include "kernels/kernels.h"
-
-enum { GROUPS = 4096 };
-
-typedef struct group {
-    double lr, beta1, beta2, epsilon, weight_decay;
-} group;
-
-/* A parameter and its state. */
-typedef struct member {
-    oct_tensor *parameter;
-    char *name;
-    oct_tensor *state[OCT_STATE_TENSORS];
-    int group, bits, format;
-    int64_t block;
-    int64_t steps;
-    uint64_t random_base;          /* its first block within a step's */
-} member;
-
-struct oct_optim {
-    int rule, kernels;             /* kernels: oct_optim_kernels */
-    group *groups;
-    int group_count;
-    member *members;
-    int64_t count, room;
-    uint64_t random_blocks;        /* that a step takes */
-    /* The work of a step, with room for all members. */
-    oct_optim_slot *slots;
-    oct_optim_piece *pieces;
-    int64_t *units;
-    double *sums;
-    int64_t piece_room;            /* of pieces, units and sums */
-};
 
 /* ---- making and freeing ---------------------------------------------------------------------- */
 
-int oct_optim_new(oct_optim **out, int rule)
+int oct_optim_new(oct_optim **out)
 {
-    if (rule < 0 || rule >= OCT_OPTIM_RULES)
-        return oct_fail("optim: rule %d, expected 0 to %d", rule, OCT_OPTIM_RULES - 1);
     oct_optim *o = oct_calloc(1, sizeof *o);
     if (!o) return -1;
-    o->rule = rule;
     *out = o;
     return 0;
 }
 
-static void release_member(member *m)
+static void release_member(oct_optim_member *m)
 {
-    for (int i = 0; i < OCT_STATE_TENSORS; i++) oct_tensor_release(m->state[i]);
+    for (int i = 0; i < OCT_STATE_TENSORS; i++) oct_tensor_release(m->tensors[i]);
+    for (int j = 0; j < OCT_STATES; j++) oct_map_free((oct_map *)m->maps[j]);
     oct_tensor_release(m->parameter);
+    oct_free(m->errors);
     oct_free(m->name);
 }
 
@@ -72,17 +36,17 @@ int oct_optim_free(oct_optim *o)
     oct_free(o->members);
     oct_free(o->groups);
     oct_free(o->slots);
-    oct_free(o->pieces);
-    oct_free(o->units);
+    oct_free(o->slot_member);
+    oct_free(o->all.pieces);
+    oct_free(o->all.units);
+    oct_free(o->first.pieces);
+    oct_free(o->first.units);
     oct_free(o->sums);
+    oct_free(o->measures);
+    oct_free(o->errors);
     oct_free(o);
     return 0;
 }
-
-/* ---- adding a parameter ---------------------------------------------------------------------- */
-
-static int64_t blocks_of(int64_t size, int64_t block) { return (size + block - 1) / block; }
-static int64_t pieces_of(int64_t size) { return blocks_of(size, OCT_OPTIM_PIECE); }
 
 static int grow(void *pointer, int64_t count, size_t bytes)
 {
@@ -94,6 +58,56 @@ static int grow(void *pointer, int64_t count, size_t bytes)
     return 0;
 }
 
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+static int in_range(double x, double low, double high, int form)
+{
+    if ((form & (OCT_OPTION_WHOLE | OCT_OPTION_SWITCH)) && x != floor(x)) return 0;
+    return (form & OCT_OPTION_ABOVE ? x > low : x >= low) &&
+           (form & OCT_OPTION_BELOW ? x < high : x <= high);
+}
+
+/* No number in the text: how C prints one depends on the locale. Lua says more. */
+static int check_options(const oct_rule *rule, const double *options)
+{
+    for (int i = 0; rule->option[i].name; i++) {
+        const struct oct_rule_option *o = rule->option + i;
+        if (!in_range(options[i], o->low, o->high, o->form))
+            return oct_fail("optim: option %s of %s is out of range", o->name, rule->name);
+    }
+    return 0;
+}
+
+int oct_optim_group(oct_optim *o, int number, int rule, double lr, double weight_decay, int decay,
+                    const double *options)
+{
+    if (number < 0 || number >= OCT_GROUPS)
+        return oct_fail("optim: group %d, expected 0 to %d", number, OCT_GROUPS - 1);
+    if (rule < 0 || rule >= oct_rules())
+        return oct_fail("optim: rule %d, expected 0 to %d", rule, oct_rules() - 1);
+    if (!in_range(lr, 0, INFINITY, OCT_OPTION_BELOW)) return oct_fail("optim: lr is out of range, expected 0 or more");
+    if (!in_range(weight_decay, 0, INFINITY, OCT_OPTION_BELOW))
+        return oct_fail("optim: weight_decay is out of range, expected 0 or more");
+    if (decay < OCT_DECAY_COUPLED || decay > OCT_DECAY_OWN)
+        return oct_fail("optim: decay %d, expected 0 to 2", decay);
+    OCT_TRY(check_options(oct_rule_at(rule), options));
+    if (number >= o->group_count) {
+        OCT_TRY(grow(&o->groups, number + 1, sizeof *o->groups));
+        memset(o->groups + o->group_count, 0,
+               (size_t)(number + 1 - o->group_count) * sizeof *o->groups);
+        o->group_count = number + 1;
+    }
+    oct_optim_group_numbers *g = o->groups + number;
+    g->rule = oct_rule_at(rule);
+    g->lr = lr;
+    g->weight_decay = weight_decay;
+    g->decay = decay;
+    for (int i = 0; g->rule->option[i].name; i++) g->options[i] = options[i];
+    return 0;
+}
+
+/* ---- adding a parameter ---------------------------------------------------------------------- */
+
 /* Room for one more member that is cut into so many pieces. */
 static int make_room(oct_optim *o, int64_t pieces)
 {
@@ -101,41 +115,80 @@ static int make_room(oct_optim *o, int64_t pieces)
         int64_t room = o->room ? 2 * o->room : 16;
         OCT_TRY(grow(&o->members, room, sizeof *o->members));
         OCT_TRY(grow(&o->slots, room, sizeof *o->slots));
+        OCT_TRY(grow(&o->slot_member, room, sizeof *o->slot_member));
         o->room = room;
     }
     int64_t room = o->piece_room + pieces;
-    OCT_TRY(grow(&o->pieces, room, sizeof *o->pieces));
-    OCT_TRY(grow(&o->units, room + 1, sizeof *o->units));
+    OCT_TRY(grow(&o->all.pieces, room, sizeof *o->all.pieces));
+    OCT_TRY(grow(&o->all.units, room + 1, sizeof *o->all.units));
+    OCT_TRY(grow(&o->first.pieces, room, sizeof *o->first.pieces));
+    OCT_TRY(grow(&o->first.units, room + 1, sizeof *o->first.units));
     OCT_TRY(grow(&o->sums, room, sizeof *o->sums));
+    OCT_TRY(grow(&o->measures, room, sizeof *o->measures));
+    if (o->errors) OCT_TRY(grow(&o->errors, room * OCT_STATES, sizeof *o->errors));
     return 0;
 }
 
-/* State of zeros, outside of every scope. */
-static oct_tensor *make_state(int dtype, int ndim, const int64_t *shape, uint8_t zero)
+/* A tensor outside of every scope, each byte `value`. */
+static oct_tensor *make_tensor(int dtype, int ndim, const int64_t *shape, uint8_t value)
 {
     oct_tensor *t = oct_tensor_make(dtype, ndim, shape, OCT_OPTIMIZER_STATE);
     if (!t) return NULL;
     t->kept = 1;
     oct_scope_leave(t);
-    memset(oct_data(t), zero, t->storage->bytes);
+    memset(oct_data(t), value, t->storage->bytes);
     return t;
 }
 
-static int make_states(member *m)
+static int add_tensor(oct_optim_member *m, int which, int dtype, int ndim, const int64_t *shape,
+                      uint8_t value)
+{
+    m->tensors[which] = make_tensor(dtype, ndim, shape, value);
+    return m->tensors[which] ? 0 : -1;
+}
+
+static int add_state(oct_optim_member *m, int j)
 {
     const oct_tensor *p = m->parameter;
-    int dtype = m->bits == 8 ? OCT_U8 : OCT_F32;
-    int64_t blocks = blocks_of(p->size, m->block);
-    for (int i = 0; i < OCT_STATES; i++) {
-        uint8_t zero = m->bits == 8 && i == OCT_STATE_M ? OCT_SIGNED_ZERO : 0;
-        m->state[i] = make_state(dtype, p->ndim, p->shape, zero);
-        if (!m->state[i]) return -1;
-        if (m->bits == 32) continue;
-        oct_tensor **absmax = m->state + OCT_STATE_M_ABSMAX + i;
-        *absmax = make_state(OCT_F32, 1, &blocks, 0);
-        if (!*absmax) return -1;
+    int64_t blocks = m->flags & OCT_FORMAT_WHOLE ? 1 : oct_blocks_of(p->size, m->block);
+    int64_t halves = (p->size + 1) / 2;
+    if (m->bits == 32) return add_tensor(m, OCT_STATE_VALUES + j, OCT_F32, p->ndim, p->shape, 0);
+    uint8_t zero = (uint8_t)m->maps[j]->zero;
+    if (m->bits == 4)
+        OCT_TRY(add_tensor(m, OCT_STATE_VALUES + j, OCT_U8, 1, &halves, (uint8_t)(zero | zero << 4)));
+    else
+        OCT_TRY(add_tensor(m, OCT_STATE_VALUES + j, OCT_U8, p->ndim, p->shape, zero));
+    return add_tensor(m, OCT_STATE_ABSMAX + j, OCT_F32, 1, &blocks, 0);
+}
+
+int oct_optim_is_matrix(int64_t *rows, int64_t *columns, const oct_tensor *p)
+{
+    *rows = p->ndim > 1 ? p->shape[0] : 1;
+    *columns = p->size / *rows;
+    return *rows > 1 && *columns > 1;
+}
+
+static int add_factors(oct_optim_member *m)
+{
+    const oct_tensor *p = m->parameter;
+    int64_t rows, columns;
+    if (!oct_optim_is_matrix(&rows, &columns, p))
+        return add_tensor(m, OCT_STATE_ROW, OCT_F32, p->ndim, p->shape, 0);
+    OCT_TRY(add_tensor(m, OCT_STATE_ROW, OCT_F32, 1, &rows, 0));
+    return add_tensor(m, OCT_STATE_COLUMN, OCT_F32, 1, &columns, 0);
+}
+
+static int add_tensors(oct_optim_member *m, const oct_optim_group_numbers *g)
+{
+    const oct_tensor *p = m->parameter;
+    for (int j = 0; j < OCT_STATES; j++) {
+        const oct_rule_state_kind *state = m->rule->state + j;
+        if (!state->name || (state->option && g->options[state->option - 1] == 0)) continue;
+        OCT_TRY(add_state(m, j));
     }
-    return 0;
+    if (m->rule->matrix == OCT_MATRIX_FACTORED) OCT_TRY(add_factors(m));
+    int64_t bytes = p->size * m->correction_bits / 8;
+    return bytes > 0 ? add_tensor(m, OCT_STATE_CORRECTION, OCT_U8, 1, &bytes, 0) : 0;
 }
 
 static int check_apart(const oct_optim *o, const oct_tensor *p, const char *name)
@@ -152,203 +205,92 @@ static int check_apart(const oct_optim *o, const oct_tensor *p, const char *name
     return 0;
 }
 
-int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group_number, int bits,
-                  int format, int64_t block)
+static int check_parameter(const oct_optim *o, const oct_tensor *p, const char *name)
 {
-    OCT_TRY(oct_check(p, "optim", name, OCT_F32));
+    OCT_TRY(oct_check(p, "optim", name, p && p->dtype == OCT_BF16 ? OCT_BF16 : OCT_F32));
     if (!p->is_parameter)
         return oct_fail("optim: tensor \"%s\" %s is no parameter; call :parameter_() on it", name,
                         oct_shape_text(p));
-    OCT_TRY(check_apart(o, p, name));
-    if (group_number < 0 || group_number >= GROUPS)
-        return oct_fail("optim: group %d, expected 0 to %d", group_number, GROUPS - 1);
-    if (bits != 8 && bits != 32)
-        return oct_fail("optim: parameter \"%s\": bits is %d, expected 8 or 32", name, bits);
-    if (format < 0 || format >= OCT_FORMATS)
-        return oct_fail("optim: format %d, expected 0 to %d", format, OCT_FORMATS - 1);
+    return check_apart(o, p, name);
+}
+
+static int check_format(const oct_tensor *p, const char *name, int bits, int64_t block, int flags,
+                        const oct_map *signed_map, const oct_map *unsigned_map,
+                        int correction_bits)
+{
+    if (bits != 4 && bits != 8 && bits != 32)
+        return oct_fail("optim: parameter \"%s\": bits is %d, expected 4, 8 or 32", name, bits);
+    if (flags < 0 || flags > 7) return oct_fail("optim: flags %d, expected 0 to 7", flags);
     if (block < OCT_BLOCK_MIN || block > OCT_BLOCK_MAX || (block & (block - 1)) != 0)
         return oct_fail("optim: block_size is %lld, expected a power of two from %d to %d",
                         (long long)block, OCT_BLOCK_MIN, OCT_BLOCK_MAX);
-    OCT_TRY(make_room(o, pieces_of(p->size)));
-    member m = {
-        .parameter = p, .name = oct_strdup(name), .group = group_number, .bits = bits,
-        .format = format, .block = block, .random_base = o->random_blocks,
+    if (correction_bits != 0 && correction_bits != 8 && correction_bits != 16)
+        return oct_fail("optim: %d correction bits, expected 0, 8 or 16", correction_bits);
+    if (correction_bits != 0 && p->dtype != OCT_BF16)
+        return oct_fail("optim: parameter \"%s\" is f32: only bf16 has correction bits", name);
+    if (bits == 32) return 0;
+    if (!signed_map || !unsigned_map || !signed_map->is_signed || unsigned_map->is_signed)
+        return oct_fail("optim: parameter \"%s\": a signed and an unsigned map are needed", name);
+    int levels = bits == 4 ? 16 : OCT_CODES;
+    if (signed_map->levels != levels || unsigned_map->levels != levels)
+        return oct_fail("optim: parameter \"%s\": %d bits want maps of %d values", name, bits,
+                        levels);
+    return 0;
+}
+
+int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int bits,
+                  int64_t block, int flags, oct_map *signed_map, oct_map *unsigned_map,
+                  int correction_bits)
+{
+    OCT_TRY(check_parameter(o, p, name));
+    OCT_TRY(check_format(p, name, bits, block, flags, signed_map, unsigned_map, correction_bits));
+    if (group < 0 || group >= o->group_count || !o->groups[group].rule)
+        return oct_fail("optim: group %d of parameter \"%s\" has no numbers", group, name);
+    OCT_TRY(make_room(o, oct_pieces_of(p->size)));
+    oct_optim_member m = {
+        .parameter = oct_tensor_retain(p), .name = oct_strdup(name), .group = group,
+        .rule = o->groups[group].rule, .bits = bits, .flags = flags, .block = block,
+        .correction_bits = correction_bits, .random_base = o->random_blocks,
     };
-    oct_tensor_retain(p);
-    if (!m.name || make_states(&m) != 0) {
+    for (int j = 0; j < OCT_STATES && bits != 32; j++)
+        m.maps[j] = oct_map_retain(m.rule->state[j].kind == OCT_STATE_SIGNED ? signed_map
+                                                                             : unsigned_map);
+    if (o->errors) m.errors = oct_calloc(OCT_STATES, sizeof *m.errors);
+    if (!m.name || (o->errors && !m.errors) || add_tensors(&m, o->groups + group) != 0) {
         release_member(&m);
         return -1;
     }
-    if (bits == 8 && format == OCT_FORMAT_OCTET)
-        o->random_blocks += 4 * (uint64_t)blocks_of(p->size, 64);
-    o->piece_room += pieces_of(p->size);
+    uint64_t draws = 4 * (uint64_t)oct_blocks_of(p->size, 64);
+    int states_draw = bits != 32 && (flags & OCT_FORMAT_STOCHASTIC);
+    int parameter_draws = p->dtype == OCT_BF16 && correction_bits != 16;
+    o->random_blocks += draws * (uint64_t)(states_draw + parameter_draws);
+    o->piece_room += oct_pieces_of(p->size);
     o->members[o->count++] = m;
     return 0;
 }
 
-/* No number in the text: how C prints one depends on the locale. Lua says more. */
-static int check_number(const char *what, double value, double low, double high)
+int oct_optim_watch(oct_optim *o, int on)
 {
-    if (value >= low && value < high) return 0;
-    return oct_fail("optim: %s is out of range, expected %s", what,
-                    high == 1 ? "0 to below 1" : low == 0 ? "0 or more" : "more than 0");
-}
-
-int oct_optim_group(oct_optim *o, int number, double lr, double beta1, double beta2, double epsilon,
-                    double weight_decay)
-{
-    if (number < 0 || number >= GROUPS)
-        return oct_fail("optim: group %d, expected 0 to %d", number, GROUPS - 1);
-    OCT_TRY(check_number("lr", lr, 0, INFINITY));
-    OCT_TRY(check_number("the first of betas", beta1, 0, 1));
-    OCT_TRY(check_number("the second of betas", beta2, 0, 1));
-    OCT_TRY(check_number("weight_decay", weight_decay, 0, INFINITY));
-    OCT_TRY(check_number("eps", epsilon, 0x1p-126, INFINITY));
-    if (number >= o->group_count) {
-        OCT_TRY(grow(&o->groups, number + 1, sizeof *o->groups));
-        /* NaN: a group of which nothing was said. */
-        for (int i = o->group_count; i < number; i++) o->groups[i] = (group){.lr = NAN};
-        o->group_count = number + 1;
-    }
-    o->groups[number] = (group){lr, beta1, beta2, epsilon, weight_decay};
-    return 0;
-}
-
-/* ---- a step ---------------------------------------------------------------------------------- */
-
-/* x^n by squaring: the same on every machine, which the C library's pow is not. */
-static double power(double x, int64_t n)
-{
-    double result = 1;
-    for (; n > 0; n /= 2, x *= x)
-        if (n % 2) result *= x;
-    return result;
-}
-
-static oct_rule rule_of(const oct_optim *o, const member *m, int64_t step, double grad_scale)
-{
-    const group *g = o->groups + m->group;
-    int decoupled = o->rule == OCT_ADAMW;
-    return (oct_rule){
-        .grad_scale = (float)grad_scale,
-        .weight_decay = decoupled ? 0 : (float)g->weight_decay,
-        .keep = decoupled ? (float)(1 - g->lr * g->weight_decay) : 1,
-        .beta1_rest = (float)(1 - g->beta1), .beta2_rest = (float)(1 - g->beta2),
-        .step_size = (float)(g->lr / (1 - power(g->beta1, step))),
-        .root_scale = (float)(1 / sqrt(1 - power(g->beta2, step))),
-        .epsilon = (float)g->epsilon,
-    };
-}
-
-static int has_gradient(const oct_tensor *p)
-{
-    return p->requires_grad && p->grad && !p->grad_is_empty && p->grad->storage;
-}
-
-static int check_alive(const oct_optim *o)
-{
-    for (int64_t i = 0; i < o->count; i++)
-        OCT_TRY(oct_check(o->members[i].parameter, "optim", o->members[i].name, OCT_F32));
-    return 0;
-}
-
-static int check_groups(const oct_optim *o)
-{
-    for (int64_t i = 0; i < o->count; i++) {
-        const member *m = o->members + i;
-        if (m->group >= o->group_count || isnan(o->groups[m->group].lr))
-            return oct_fail("optim: group %d of parameter \"%s\" has no numbers", m->group,
-                            m->name);
-    }
-    return 0;
-}
-
-static void fill_slot(oct_optim_slot *slot, const member *m)
-{
-    *slot = (oct_optim_slot){
-        .param = oct_f32(m->parameter), .grad = oct_f32(m->parameter->grad),
-        .size = m->parameter->size, .block = m->block,
-        .root = m->format == OCT_FORMAT_OCTET, .stochastic = m->format == OCT_FORMAT_OCTET,
-    };
-    for (int i = 0; i < OCT_STATES; i++) {
-        if (m->bits == 32) {
-            slot->state[i] = oct_f32(m->state[i]);
-        } else {
-            slot->codes[i] = oct_u8(m->state[i]);
-            slot->absmax[i] = oct_f32(m->state[OCT_STATE_M_ABSMAX + i]);
-            slot->map[i] = oct_map_dynamic(i == OCT_STATE_M);
+    if (!on) {
+        oct_free(o->errors);
+        o->errors = NULL;
+        for (int64_t i = 0; i < o->count; i++) {
+            oct_free(o->members[i].errors);
+            o->members[i].errors = NULL;
         }
+        return 0;
     }
-}
-
-/* Cut what has a gradient into pieces, and bundle pieces into units of about a whole piece's size.
- */
-static oct_optim_work plan(oct_optim *o)
-{
-    oct_optim_work work = {
-        .slots = o->slots, .pieces = o->pieces, .units = o->units,
-        .plain = o->kernels == OCT_KERNELS_PLAIN,
-    };
-    int64_t slots = 0, pieces = 0, bundled = OCT_OPTIM_PIECE;
+    if (o->errors) return 0;
+    oct_optim_error *room = oct_calloc((size_t)o->piece_room * OCT_STATES + 1, sizeof *room);
+    if (!room) return -1;
     for (int64_t i = 0; i < o->count; i++) {
-        const member *m = o->members + i;
-        if (!has_gradient(m->parameter)) continue;
-        fill_slot(o->slots + slots, m);
-        for (int64_t first = 0; first < m->parameter->size; first += OCT_OPTIM_PIECE) {
-            int64_t rest = m->parameter->size - first;
-            int64_t count = rest < OCT_OPTIM_PIECE ? rest : OCT_OPTIM_PIECE;
-            if (bundled + count > OCT_OPTIM_PIECE) {
-                o->units[work.unit_count++] = pieces;
-                bundled = 0;
-            }
-            bundled += count;
-            o->pieces[pieces++] = (oct_optim_piece){slots, first, count};
-        }
-        slots++;
+        oct_optim_error **errors = &o->members[i].errors;
+        if (!*errors) *errors = oct_calloc(OCT_STATES, sizeof **errors);
+        if (*errors) continue;
+        oct_free(room);
+        return -1;
     }
-    /* The end of the last unit; an optimizer without parameters has no room for it. */
-    if (o->units) o->units[work.unit_count] = pieces;
-    return work;
-}
-
-int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
-{
-    OCT_TRY(check_alive(o));
-    oct_optim_work work = plan(o);
-    double sum = 0;
-    int64_t left_out = 0;
-    if (work.unit_count > 0) {
-        if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_squares_ref(o->sums, &left_out, &work);
-        else oct_kernels_now()->optim_squares(o->sums, &left_out, &work);
-        for (int64_t i = 0; i < work.units[work.unit_count]; i++) sum += o->sums[i];
-    }
-    *norm = sqrt(sum);
-    *not_finite = left_out;
-    return 0;
-}
-
-int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale)
-{
-    if (!isfinite(grad_scale)) return oct_fail("optim: the gradients' scale is not finite");
-    OCT_TRY(check_alive(o));
-    OCT_TRY(check_groups(o));
-    oct_optim_work work = plan(o);
-    uint64_t random_offset = oct_random_take(OCT_STREAM_OPTIMIZER, o->random_blocks);
-    oct_optim_slot *slot = o->slots;
-    for (int64_t i = 0; i < o->count; i++) {
-        member *m = o->members + i;
-        if (!has_gradient(m->parameter)) continue;
-        slot->rule = rule_of(o, m, ++m->steps, grad_scale);
-        slot->seed = oct_random_seed();
-        slot->random_offset = random_offset + m->random_base;
-        m->parameter->storage->version++;
-        slot++;
-    }
-    int64_t count = 0;
-    if (work.unit_count > 0)
-        count = (o->kernels == OCT_KERNELS_SCALAR ? oct_optim_adam_ref
-                                                  : oct_kernels_now()->optim_adam)(&work);
-    *left_out = count;
+    o->errors = room;
     return 0;
 }
 
@@ -363,97 +305,5 @@ int oct_optim_kernels(oct_optim *o, int kind)
     if (kind < 0 || kind > OCT_KERNELS_PLAIN)
         return oct_fail("optim: kernels %d, expected 0 to %d", kind, OCT_KERNELS_PLAIN);
     o->kernels = kind;
-    return 0;
-}
-
-/* ---- state ----------------------------------------------------------------------------------- */
-
-static int check_index(const oct_optim *o, int64_t index)
-{
-    if (index >= 0 && index < o->count) return 0;
-    return oct_fail("optim: parameter %lld, expected 0 to %lld", (long long)index,
-                    (long long)o->count - 1);
-}
-
-int oct_optim_state(oct_tensor **out, oct_optim *o, int64_t index, int which)
-{
-    OCT_TRY(check_index(o, index));
-    if (which < 0 || which >= OCT_STATE_TENSORS)
-        return oct_fail("optim: state %d, expected 0 to %d", which, OCT_STATE_TENSORS - 1);
-    *out = oct_tensor_retain(o->members[index].state[which]);
-    return 0;
-}
-
-int oct_optim_steps(int64_t *steps, oct_optim *o, int64_t index, int64_t set)
-{
-    OCT_TRY(check_index(o, index));
-    if (set < -1) return oct_fail("optim: %lld steps, expected 0 or more", (long long)set);
-    if (set >= 0) o->members[index].steps = set;
-    *steps = o->members[index].steps;
-    return 0;
-}
-
-/* 1 where every number is finite and below the limit in magnitude, and none is negative where they
- * must not be. */
-static int is_sound(const oct_tensor *t, int negative_too)
-{
-    const float *x = oct_f32(t);
-    for (int64_t i = 0; i < t->size; i++)
-        if (!(fabsf(x[i]) < OCT_STATE_LIMIT) || (x[i] < 0 && !negative_too)) return 0;
-    return 1;
-}
-
-int oct_optim_check(oct_optim *o)
-{
-    static const char *const names[] = {"m", "v", "m.absmax", "v.absmax"};
-    for (int64_t i = 0; i < o->count; i++) {
-        const member *m = o->members + i;
-        for (int which = 0; which < OCT_STATE_TENSORS; which++) {
-            const oct_tensor *t = m->state[which];
-            if (!t || t->dtype != OCT_F32 || is_sound(t, which == OCT_STATE_M)) continue;
-            return oct_fail("optim: state %s.%s holds a number that no step leaves (NaN, infinite, "
-                            "too large%s)", m->name, names[which],
-                            which == OCT_STATE_M ? "" : ", or negative");
-        }
-    }
-    return 0;
-}
-
-/* ---- maps ------------------------------------------------------------------------------------ */
-
-int oct_quantization_map(float *values, int is_signed)
-{
-    memcpy(values, oct_map_dynamic(is_signed)->value, sizeof oct_map_dynamic(0)->value);
-    return 0;
-}
-
-static int check_quantize(int64_t n, int64_t block)
-{
-    if (n < 0) return oct_fail("quantize: %lld elements, expected 0 or more", (long long)n);
-    if (block < OCT_BLOCK_MIN || block > OCT_BLOCK_MAX || (block & (block - 1)) != 0)
-        return oct_fail("quantize: a block of %lld, expected a power of two from %d to %d",
-                        (long long)block, OCT_BLOCK_MIN, OCT_BLOCK_MAX);
-    return 0;
-}
-
-int oct_quantize(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
-                 int is_signed, int reference)
-{
-    OCT_TRY(check_quantize(n, block));
-    for (int64_t i = 0; i < n; i++)
-        if (!(fabsf(x[i]) < OCT_STATE_LIMIT) || (x[i] < 0 && !is_signed))
-            return oct_fail("quantize: element %lld is not a number below 2^126%s", (long long)i,
-                            is_signed ? "" : " and not below 0");
-    (reference ? oct_quantize_ref : oct_kernels_now()->quantize)(codes, absmax, x, n, block,
-                                                               oct_map_dynamic(is_signed));
-    return 0;
-}
-
-int oct_dequantize(float *x, const uint8_t *codes, const float *absmax, int64_t n, int64_t block,
-                   int is_signed, int reference)
-{
-    OCT_TRY(check_quantize(n, block));
-    (reference ? oct_dequantize_ref : oct_kernels_now()->dequantize)(x, codes, absmax, n, block,
-                                                                   oct_map_dynamic(is_signed));
     return 0;
 }

@@ -122,12 +122,38 @@ int oct_grad_pass(oct_tensor *x, oct_tensor *output)
 
 /* ---- the walk back --------------------------------------------------------------------------- */
 
-static int walk(oct_tensor *loss)
+/* Who wants to know when a parameter's gradient is complete. */
+typedef struct watch {
+    oct_gradient_complete complete;        /* NULL: nobody */
+    void *context;
+} watch;
+
+/* How often each parameter is an input of what is recorded, in its `uses`. */
+static void count_uses(int by)
+{
+    for (int64_t i = 0; i < used; i++)
+        for (int64_t j = 0; j < nodes[i]->count; j++) {
+            oct_tensor *x = nodes[i]->inputs[j];
+            if (x && x->is_parameter) x->uses = by == 0 ? 0 : x->uses + by;
+        }
+}
+
+static int tell_complete(const oct_node *node, watch w)
+{
+    for (int64_t j = 0; j < node->count; j++) {
+        oct_tensor *x = node->inputs[j];
+        if (x && x->is_parameter && --x->uses == 0) OCT_TRY(w.complete(w.context, x));
+    }
+    return 0;
+}
+
+static int walk(oct_tensor *loss, watch w)
 {
     while (used > 0) {
         oct_node *node = nodes[used - 1];
         oct_tensor *output = node->output;
         if (output->grad && !output->grad_is_empty) OCT_TRY(node->step(node));
+        if (w.complete) OCT_TRY(tell_complete(node, w));
         used--;
         if (!output->kept) {
             /* Its gradient has been used up, and so has its value, by the steps behind it. */
@@ -144,7 +170,7 @@ static int walk(oct_tensor *loss)
     return 0;
 }
 
-int oct_backward(oct_tensor *loss)
+int oct_backward_with(oct_tensor *loss, oct_gradient_complete complete, void *context)
 {
     OCT_TRY(oct_check(loss, "backward", "the loss", OCT_F32));
     if (loss->size != 1)
@@ -158,8 +184,14 @@ int oct_backward(oct_tensor *loss)
     int status = oct_grad_slot(&grad, &accumulate, loss);
     if (status == 0) {
         *grad = accumulate ? *grad + 1.0f : 1.0f;
-        status = walk(loss);
+        if (complete) {
+            count_uses(0);
+            count_uses(1);
+        }
+        status = walk(loss, (watch){complete, context});
     }
     oct_tape_cut(0);
     return status;
 }
+
+int oct_backward(oct_tensor *loss) { return oct_backward_with(loss, NULL, NULL); }

@@ -35,6 +35,7 @@ struct oct_tensor {
     oct_tensor *scope_prev, *scope_next;
     oct_tensor *rounded;           /* a parameter's copy in bf16, as of rounded_version */
     uint64_t rounded_version;
+    int32_t uses;                  /* of a parameter, while backward with a step counts them */
 };
 
 size_t oct_dtype_bytes(int dtype);

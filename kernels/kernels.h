@@ -131,11 +131,15 @@ typedef struct oct_kernels {
     int (*attention_backward)(float *dqkv, const float *dout, const float *qkv, const float *out,
                               const float *log_sum, oct_attention_shape shape);
 
-    /* optim.c: a step of Adam or AdamW over all pieces of the work; elements left out. */
-    int64_t (*optim_adam)(const oct_optim_work *work);
-    /* sums[piece] = sum of the squares of the gradient's finite elements; how many are not finite
-     */
-    void (*optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work);
+    /* optim.c: a step of all pieces of the work; returns how many elements were left out. */
+    int64_t (*optim_step)(const oct_optim_work *work);
+    /* measures[piece]: what a first pass finds for a slot of quantized state, or of rules that
+     * depend on norms of the direction */
+    void (*optim_measure)(oct_optim_measure *measures, const oct_optim_work *work);
+    /* sums[piece]: the sum of the squares of the gradient's finite elements, or the parameter's;
+     * left_out: how many are not finite */
+    void (*optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work,
+                          int of_params);
     /* quantize.c: x[n] to codes[n] and absmax[blocks], nearest, and back */
     void (*quantize)(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
                      const oct_map *map);

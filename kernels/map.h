@@ -1,19 +1,24 @@
-/* map.h - a quantization map as the kernels see it: 256 values, and ways to a value's code.
+/* map.h - a quantization map as the kernels see it: 256 or 16 values, and ways to a value's code.
  *
  * A number x that is to be coded has been divided by its block's largest magnitude, so |x| <= 1.
- * Maps are looked at by magnitude: entry 0 is the value 0, entries 1 .. top are the positive
+ *
+ * To the nearest: code c is the nearest one for bound[c] <= x < bound[c + 1]. Exactly midway
+ * between two values, the larger magnitude is taken.
+ * By chance, with a draw u that is uniform in (0, 1): where x lies between value[c] and
+ * value[c + 1], c + 1 if x's share of the way from the one to the other plus u reaches 1, else c;
+ * right in the mean. In an unsigned map nothing above 0 becomes code 0, since a v that vanished
+ * under a living m would make a step of m / epsilon; for the same reason, in a signed map, what is
+ * below 2^-22 in magnitude, which could be rounded up above a v of 0, becomes 0.
+ *
+ * Any map is searched by bisection. Most are made of few runs of values that stand evenly, and are
+ * the same on both sides of 0: there a code is found from few straight lines, without a search.
+ * Such a map is looked at by magnitude: entry 0 is the value 0, entries 1 .. top are the positive
  * values. Unsigned: code = entry, top 255. Signed: code = 127 + entry or 127 - entry, top 128; the
- * negative side ends at entry 127.
- *
- * To the nearest: entry k is the nearest one for bound[k] <= |x| < bound[k + 1]. Exactly midway
- * between two entries, the larger magnitude is taken.
- *
- * Faster, and for rounding by chance: the position of x is k at entry k and a straight line between
- * entries. Since entries stand evenly within a decade, few lines make up the whole.
+ * negative side ends at entry 127. The position of x is k at entry k and a straight line between
+ * entries:
  *     position + 1/2, rounded down, is the nearest entry, unless it lies within `doubt` of a whole
  *         number: then the bound decides;
- *     position + u, rounded down, u uniform in (0, 1), is one of the two neighbours, right in the
- *         mean. */
+ *     position + u, rounded down, is one of the two neighbours. */
 #ifndef OCT_MAP_H
 #define OCT_MAP_H
 #include <stdint.h>
@@ -24,8 +29,11 @@ enum {
     OCT_OCTAVES = 32,              /* by the low 5 bits of the exponent */
     OCT_OCTAVE_FIRST = 104,        /* exponents as stored; 104: 2^-23. Below, all is segment 0 */
     OCT_CELLS = 128,               /* quarters of octaves: by 2 bits of the fraction, too */
-    OCT_SIGNED_ZERO = 127          /* code of 0 in a signed map */
+    OCT_SIGNED_ZERO = 127          /* code of 0 in a signed map of lines */
 };
+
+/* Magnitudes below this become 0 in a signed map when they are rounded by chance. */
+#define OCT_CHANCE_LEAST 0x1p-22f
 
 /* A function of y = |x| * scale made of lines: y * slope + offset. Which line holds is found by
  * comparing with the starts, or from y's octave and two comparisons, or from its cell and one; the
@@ -44,18 +52,24 @@ typedef struct oct_lines {
     int32_t has_cells;             /* at most one segment begins within any cell */
 } oct_lines;
 
+/* By code, ascending; [levels], and with 16 levels the rest is never read. */
 typedef struct oct_map {
-    float value[OCT_CODES];        /* by code, ascending */
+    float value[OCT_CODES];
     uint8_t plane[4][OCT_CODES];   /* byte b of the float of each code */
-    int32_t is_signed, top;
-    float bound[OCT_CODES + 1];    /* [top + 2]; bound[0] = 0, bound[top + 1] = infinity */
+    float bound[OCT_CODES];        /* the smallest x whose nearest value this is; [0]: -infinity */
+    float gap_inverse[OCT_CODES];  /* 1 / (value[c + 1] - value[c]); 0 where that is no number */
+    int32_t levels, is_signed;
+    int32_t zero;                  /* the code of 0: of fresh state, and of an empty block */
+    int32_t least;                 /* the lowest code of what is above 0, by chance: see above */
+    /* Maps of lines, with 256 levels. */
+    int32_t has_lines, top;
+    float entry_bound[OCT_CODES + 1];  /* [top + 2]: as `bound`, by entry; the last one infinity */
     float doubt;
     oct_lines nearest;             /* position + 1/2; scale 1 */
-    /* position - 1, but for magnitudes below entry 1. In an unsigned map all of them become entry
-     * 1, since a v that vanished under a living m would make a step of m / epsilon; for the same
-     * reason, in a signed map those below 2^-22, which could be rounded up above a v of 0, become
-     * 0. */
-    oct_lines chance;
+    oct_lines chance;              /* position - 1, but for magnitudes below entry 1 */
+    /* The core's. */
+    void *memory;
+    int32_t refs;
 } oct_map;
 
 #endif

@@ -9,56 +9,85 @@
 
 #include "kernels/map.h"
 
-enum { OCT_STATES = 2 };           /* states a rule may have */
+enum { OCT_STATES = 3, OCT_CONSTANTS = 10 };       /* that a rule may have */
 enum {
     OCT_BLOCK_MIN = 32, OCT_BLOCK_MAX = 4096,
     OCT_OPTIM_PIECE = 8 * OCT_BLOCK_MAX
 };
 
-/* Rounding by chance. An element has one draw for both states, so that m and sqrt(v) tend to be
+/* Rounding by chance. An element has one draw for all its states, so that m and sqrt(v) tend to be
  * rounded the same way and their quotient varies less. 64 elements share the 16 words of 4 Philox
  * blocks: element i has the low 16 bits of word i % 16 of blocks random_offset + 4 (i / 64) and the
  * 3 behind it, the word turned right by 8 (i % 64 / 16) bits. So a draw is uniform; two that come
  * from one word have at most a byte in common, the upper one of the one being the lower one of the
- * other.
+ * other. A parameter that is rounded by chance draws in the same way from param_random_offset on.
  *
  * Why m too: to the nearest, an m below 0.003 of its block's largest is rounded back up after each
  * decay by a tenth, for ever, and moves a parameter whose gradient has ended ever further. */
 
-/* An element takes no part in a step that would bring its second moment to this or beyond, or to
- * NaN: neither it nor its state changes, and the step counts it. So does every gradient that is
- * infinite or NaN. 2^126 rather than the largest float, so that its reciprocal is a normal one. */
+/* An element takes no part in a step that would bring its state to this or beyond, or to NaN:
+ * neither it nor its state changes, and the step counts it. So does every gradient that is infinite
+ * or NaN. 2^126 rather than the largest float, so that its reciprocal is a normal one. */
 #define OCT_STATE_LIMIT 0x1p126f
 
 /* A block whose largest magnitude is below this is kept as zeros: its reciprocal is no float. */
 #define OCT_ABSMAX_LEAST 0x1p-126f
 
-/* Numbers of a rule for one slot and step. Adam, AdamW: kernels/rules.h. */
-typedef struct oct_rule {
+/* The numbers of a rule for one slot and step; in kernels/rules.h what happens with them. */
+typedef struct oct_numbers {
     float grad_scale;              /* of the gradient, before all else */
-    float weight_decay;            /* coupled: added to the gradient, times the parameter */
-    float keep;                    /* decoupled: 1 - lr * weight decay */
-    float beta1_rest, beta2_rest;  /* 1 - beta1, 1 - beta2 */
-    float step_size;               /* lr / (1 - beta1^t) */
-    float root_scale;              /* 1 / sqrt(1 - beta2^t) */
-    float epsilon;
-} oct_rule;
+    float grad_limit;              /* then it is clipped to +- this; infinity: it is not */
+    float coupled_decay;           /* then this times the parameter is added */
+    float keep, step;              /* the parameter becomes p * keep - step * direction */
+    float c[OCT_CONSTANTS];        /* the rule's own */
+} oct_numbers;
+
+/* One state of a slot; all NULL where the rule makes do without it. */
+typedef struct oct_slot_state {
+    float *values;                 /* 32 bits: [size] */
+    uint8_t *codes;                /* 8 bits: [size]; 4 bits: [(size + 1) / 2], the even ones low */
+    float *absmax;                 /* [blocks]; [1] where the slot's scale is the tensor's */
+    const oct_map *map;
+} oct_slot_state;
+
+/* How well a step's new state was kept, summed over elements and added to what is there. */
+typedef struct oct_optim_error {
+    double absolute;               /* |kept - meant| */
+    double relative;               /* the same over |meant|, where that is not 0 */
+    double magnitude;              /* |meant| */
+    int64_t zeros, not_zero;       /* kept as 0 though not 0; not 0 */
+    int64_t saturated;             /* at the largest code of a side */
+} oct_optim_error;
+
+/* What a first pass over a piece finds; the largest magnitudes are of the states as they will be. */
+typedef struct oct_optim_measure {
+    double param_squares, other_squares;
+    float absmax[OCT_STATES];
+} oct_optim_measure;
+
+enum oct_number_format { OCT_NUMBER_F32, OCT_NUMBER_BF16 };
 
 typedef struct oct_optim_slot {
-    float *param;                  /* [size] */
-    const float *grad;             /* [size] */
-    int64_t size;
-    oct_rule rule;
-    /* 32-bit state: [size] each; codes[0] is NULL then */
-    float *state[OCT_STATES];
-    /* 8-bit state: codes [size] and absmax [blocks] */
-    uint8_t *codes[OCT_STATES];
-    float *absmax[OCT_STATES];
-    const oct_map *map[OCT_STATES];
-    int64_t block;                 /* elements; a power of two */
-    int32_t root;                  /* the second state is sqrt(v), not v */
-    int32_t stochastic;            /* states are rounded by chance, not to the nearest: below */
-    uint64_t seed, random_offset;
+    void *param;                   /* [size] */
+    const void *grad;              /* [size] */
+    int32_t param_format, grad_format;
+    /* A bf16 parameter's further bits: [size] signed bytes or half-words, to be added to the 32 bits
+     * of the parameter, shifted to where they end (8) or are (16). NULL and 0: it is rounded by
+     * chance. */
+    void *correction;
+    int32_t correction_bits;
+    int32_t arithmetic;            /* enum oct_arithmetic */
+    int32_t bits;                  /* of the states: 32, 8 or 4 */
+    int32_t root;                  /* states of squares hold their roots */
+    int32_t stochastic;            /* states are rounded by chance, not to the nearest */
+    int32_t whole;                 /* one scale for the whole tensor: found by a first pass */
+    int32_t norms;                 /* what a first pass sums: OCT_NORMS_... of kernels/rules.h */
+    int64_t size, block;           /* elements; block: a power of two */
+    oct_slot_state state[OCT_STATES];
+    float next_absmax[OCT_STATES]; /* where whole: as the first pass has found it */
+    oct_numbers numbers;
+    uint64_t seed, random_offset, param_random_offset;
+    oct_optim_error *errors;       /* [pieces of the slot][OCT_STATES], or NULL */
 } oct_optim_slot;
 
 typedef struct oct_optim_piece {
@@ -69,15 +98,16 @@ typedef struct oct_optim_piece {
 typedef struct oct_optim_work {
     const oct_optim_slot *slots;
     const oct_optim_piece *pieces;
-    const int64_t *units; /* [unit_count + 1]: unit u is pieces units[u] .. units[u+1] - 1 */
+    const int64_t *units;          /* [unit_count + 1]: unit u is pieces units[u] .. units[u+1] - 1 */
     int64_t unit_count;
     int32_t plain;                 /* specs: leave out what not every processor of the set has */
 } oct_optim_work;
 
-/* Instruction sets of these kernels: AVX2 and AVX-512 stand in the table (kernels/kernels.h); the
- * scalar twins are for the specs. All give the same bits. */
-int64_t oct_optim_adam_ref(const oct_optim_work *work);
-void oct_optim_squares_ref(double *sums, int64_t *left_out, const oct_optim_work *work);
+/* Scalar twins, for the specs. All kernels give the same bits. */
+int64_t oct_optim_step_ref(const oct_optim_work *work);
+void oct_optim_measure_ref(oct_optim_measure *measures, const oct_optim_work *work);
+void oct_optim_squares_ref(double *sums, int64_t *left_out, const oct_optim_work *work,
+                           int of_params);
 void oct_quantize_ref(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
                       const oct_map *map);
 void oct_dequantize_ref(float *x, const uint8_t *codes, const float *absmax, int64_t n,

@@ -1,287 +1,436 @@
 /* optim.c - one step of an optimizer: parameter, gradient and state in one pass over memory.
  *
- * With 8-bit state a block is gone through twice while it lies in the first-level cache: decode,
- * apply the rule, write the parameter, and find the new absmax; then encode. */
-#include "kernels/cpu/codes.h"
-
+ * With 8-bit or 4-bit state a block is gone through twice while it lies in the first-level cache:
+ * decode, apply the rule, write the parameter, and find the new absmax; then encode. */
 #include <string.h>
 
-#include "core/octet.h"
+#include "kernels/cpu/decode.h"
+#include "kernels/cpu/encode_lines.h"
+#include "kernels/cpu/encode_search.h"
+#include "kernels/cpu/param.h"
 #include "kernels/optim.h"
-#include "kernels/rules.h"
+
+#define OCT_RULE_ARITHMETIC
+#include "rules_list.h"
 
 /* What differs between the loops that are made from the code below, known where they are compiled.
  */
 typedef struct kind {
-    int coupled;                   /* weight decay is added to the gradient */
-    int root, stochastic;          /* as in oct_optim_slot */
-    int bytes;                     /* decode by VBMI */
+    int states;                    /* that the rule has */
+    int root;                      /* as in oct_optim_slot */
+    int codes;                     /* CODES_8 ... */
 } kind;
+
+typedef vf (*rule)(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int root);
 
 /* Elements under way, in the first-level cache. */
 typedef struct block_state {
-    float first[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
+    float values[OCT_STATES][OCT_BLOCK_MAX];
     uint32_t words[OCT_BLOCK_MAX / 4 + DRAWN];         /* drawn */
     round_keys keys;
+    float most[OCT_STATES];                            /* largest magnitudes of the new state */
     int64_t left_out;
+    int dry;                                           /* a first pass: no state is encoded */
+    int64_t from, to;                                  /* those outside are padding */
 } block_state;
 
-/* ---- 8-bit state ----------------------------------------------------------------------------- */
+/* ---- a group of elements --------------------------------------------------------------------- */
 
-#if defined(OCT_ISA_avx512)
-#define DECODE(x, codes, map) \
-    do { if (k.bytes) decode_bytes(x, codes, map); else decode_chain(x, codes, map); } while (0)
-#else
-#define DECODE(x, codes, map) decode_gather(x, codes, map)
-#endif
-
-/* Where v would reach the limit, or is NaN. */
-INLINE vm beyond_limit(vf v)
+/* Where a bound would reach the limit, or is NaN. */
+INLINE vm beyond_limit(vf bound)
 {
+    return vm_not(vf_less(vf_abs(bound), vf_all(OCT_STATE_LIMIT)));
+}
+
+/* The larger of two by the bits of their magnitudes, which are in order, NaN's too. */
+INLINE vu greater_bits(vu a, vf b)
+{
+    vu c = (vu)vf_abs(b);
 #if defined(OCT_ISA_avx512)
-    return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(OCT_STATE_LIMIT), _CMP_NLT_UQ);
+    return (vu)_mm512_max_epu32((__m512i)a, (__m512i)c);
 #else
-    return ~(v < vf_all(OCT_STATE_LIMIT));
+    return (vu)_mm256_max_epu32((__m256i)a, (__m256i)c);
 #endif
 }
 
-/* The same for many at once: v is not negative, so that its bits, NaN's too, are in order. */
-INLINE vu greater_bits(vu a, vu b)
+/* The parameter after the step; s becomes the new state. An infinite gradient stays infinite. */
+INLINE vf stepped(vf *bound, vf s[OCT_STATES], vf p, vf g, const oct_numbers *n, int root,
+                  const rule apply)
 {
-#if defined(OCT_ISA_avx512)
-    return (vu)_mm512_max_epu32((__m512i)a, (__m512i)b);
-#else
-    return (vu)_mm256_max_epu32((__m256i)a, (__m256i)b);
-#endif
+    g = g * n->grad_scale;
+    if (n->grad_limit < INFINITY) {
+        vm finite = vf_less(vf_abs(g), vf_all(INFINITY));
+        vf clipped = vf_max(vf_min(g, vf_all(n->grad_limit)), vf_all(-n->grad_limit));
+        g = vf_select(finite, clipped, g);
+    }
+    g = vf_fma(vf_all(n->coupled_decay), p, g);
+    vf direction = apply(bound, s, p, g, n->c, root);
+    return vf_fma(vf_all(-n->step), direction, p * n->keep);
 }
 
-INLINE void decode_group(vf first[VECTORS], vf second[VECTORS], const uint8_t *first_codes,
-                         const uint8_t *second_codes, const oct_optim_slot *s, float first_scale,
-                         float second_scale, kind k)
+/* Padding has no state, whatever its codes say. */
+static __attribute__((noinline, cold)) void clear_padding(vf x[VECTORS], int64_t from, int64_t to)
 {
-    DECODE(first, first_codes, s->map[0]);
-    DECODE(second, second_codes, s->map[1]);
-    for (int v = 0; v < VECTORS; v++) {
-        first[v] *= first_scale;
-        second[v] *= second_scale;
+    float values[GROUP];
+    memcpy(values, x, sizeof values);
+    for (int64_t i = 0; i < GROUP; i++)
+        if (i < from || i >= to) values[i] = 0;
+    memcpy(x, values, sizeof values);
+}
+
+INLINE void decode_group(vf x[VECTORS], const block_state *b, const uint8_t *codes, int64_t i,
+                         float scale, const oct_map *map, kind k)
+{
+    decode(x, codes + (k.codes == CODES_4 ? i / 2 : i), map, k.codes);
+    for (int v = 0; v < VECTORS; v++) x[v] *= scale;
+    if (__builtin_expect(i < b->from || i + GROUP > b->to, 0)) {
+        vf copy[VECTORS];
+        memcpy(copy, x, sizeof copy);
+        clear_padding(copy, b->from - i, b->to - i);
+        memcpy(x, copy, sizeof copy);
     }
 }
 
-/* A group that holds elements which take no part. Returns how many. */
-static __attribute__((noinline, cold)) int64_t
-step_group_in_part(float *first_out, float *second_out, float *p, const float *g,
-                   const uint8_t *first_codes, const uint8_t *second_codes, const oct_optim_slot *s,
-                   float first_scale, float second_scale)
+/* What goes round with a block. */
+typedef struct block_place {
+    float *p;
+    const float *g;
+    uint8_t *codes[OCT_STATES];    /* NULL where the rule makes do without */
+    float *absmax[OCT_STATES];
+} block_place;
+
+/* A group that holds elements which take no part: once more, with the old values where they are. */
+INLINE void step_group_in_part(block_state *b, const oct_optim_slot *s, const block_place *at,
+                               int64_t i, kind k, const rule apply)
 {
-    const kind k = {0};
-    int64_t left_out = 0;
-    vf first[VECTORS], second[VECTORS];
-    decode_group(first, second, first_codes, second_codes, s, first_scale, second_scale, k);
+    vf old[OCT_STATES][VECTORS] = {{{0}}};
+    for (int j = 0; j < k.states; j++)
+        if (at->codes[j])
+            decode_group(old[j], b, at->codes[j], i, *at->absmax[j], s->state[j].map, k);
     for (int v = 0; v < VECTORS; v++) {
-        int at = v * LANES;
-        vf old_p = vf_load(p + at), new_p = old_p, new_first = first[v], new_second = second[v];
-        vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, vf_load(g + at), &s->rule,
-                                        s->rule.weight_decay != 0, s->root));
-        vf_store(p + at, vf_select(bad, old_p, new_p));
-        vf_store(first_out + at, vf_select(bad, first[v], new_first));
-        vf_store(second_out + at, vf_select(bad, second[v], new_second));
-        left_out += vm_count(bad);
+        int64_t e = i + v * LANES;
+        vf state[OCT_STATES], bound, p = vf_load(at->p + e);
+        for (int j = 0; j < k.states; j++) state[j] = old[j][v];
+        vf new_p = stepped(&bound, state, p, vf_load(at->g + e), &s->numbers, k.root, apply);
+        vm bad = beyond_limit(bound);
+        b->left_out += vm_count(bad);
+        /* A first pass wants directions: none, where there is no step. */
+        vf_store(at->p + e, vf_select(bad, b->dry ? vf_all(0) : p, new_p));
+        for (int j = 0; j < k.states; j++)
+            vf_store(b->values[j] + e, vf_select(bad, old[j][v], state[j]));
     }
-    return left_out;
 }
 
-/* Keep a block's largest magnitude; what to multiply its values with, 0 where all become 0. */
-INLINE float keep_absmax(float *absmax, vf most)
+/* ---- a block of 8-bit or 4-bit state --------------------------------------------------------- */
+
+static void encode_block(uint8_t *codes, const float *x, int64_t count, float inverse,
+                         const uint32_t *words, const oct_map *map, int bytes)
 {
-    float greatest = vf_greatest(most);
-    int none = greatest < OCT_ABSMAX_LEAST;
-    *absmax = none ? 0 : greatest;
-    return none ? 0 : 1 / greatest;
+    if (map->levels == 16) {
+        encode_search(codes, x, count, inverse, words, map, 16);
+    } else if (!map->has_lines) {
+        encode_search(codes, x, count, inverse, words, map, OCT_CODES);
+    } else if (!words) {
+        if (map->is_signed) encode_lines_nearest(codes, x, count, inverse, map, 1);
+        else encode_lines_nearest(codes, x, count, inverse, map, 0);
+    } else if (map->is_signed) {
+        encode_lines_chance(codes, x, count, inverse, words, map, 1, bytes);
+    } else {
+        encode_lines_chance(codes, x, count, inverse, words, map, 0, bytes);
+    }
+}
+
+static __attribute__((noinline)) void
+encode_plain(uint8_t *codes, const float *x, int64_t count, float inverse, const uint32_t *words,
+             const oct_map *map)
+{
+    encode_block(codes, x, count, inverse, words, map, 0);
+}
+
+#if defined(OCT_ISA_avx512)
+static __attribute__((noinline)) void
+encode_bytes(uint8_t *codes, const float *x, int64_t count, float inverse, const uint32_t *words,
+             const oct_map *map)
+{
+    encode_block(codes, x, count, inverse, words, map, 1);
+}
+#endif
+
+/* What to multiply a block's values with before they are encoded; 0 where all become 0. */
+INLINE float inverse_of(float absmax) { return absmax < OCT_ABSMAX_LEAST ? 0 : 1 / absmax; }
+
+/* Add up what was lost between values and codes. */
+static __attribute__((noinline, cold)) void
+note_errors(oct_optim_error *e, const float *x, const uint8_t *codes, int64_t from, int64_t to,
+            float absmax, const oct_map *map)
+{
+    for (int64_t i = from; i < to; i++) {
+        int code = map->levels == 16 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i];
+        double meant = (double)x[i], kept = (double)map->value[code] * (double)absmax;
+        double lost = fabs(kept - meant);
+        e->absolute += lost;
+        e->magnitude += fabs(meant);
+        e->saturated += absmax > 0 && (code == map->levels - 1 || (map->is_signed && code == 0));
+        if (meant == 0) continue;
+        e->not_zero++;
+        e->relative += lost / fabs(meant);
+        e->zeros += kept == 0;
+    }
 }
 
 /* One block of `count` elements, a multiple of GROUP, of which the first is the slot's `element`, a
  * multiple of GROUP too. */
-INLINE void step_block(block_state *b, const oct_optim_slot *s, float *p, const float *g,
-                       uint8_t *first_codes, uint8_t *second_codes, int64_t block, int64_t element,
-                       int64_t count, kind k)
+INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_place *at,
+                       int64_t element, int64_t count, kind k, const rule apply)
 {
-    float *first_absmax = s->absmax[0] + block, *second_absmax = s->absmax[1] + block;
-    const float first_scale = *first_absmax, second_scale = *second_absmax;
-    const oct_rule rule = s->rule;
-    vf most_first = vf_all(0), most_second = vf_all(0);
+    const oct_numbers numbers = s->numbers;
+    float scale[OCT_STATES];
+    vf most[OCT_STATES];
+    for (int j = 0; j < k.states; j++) {
+        scale[j] = at->codes[j] ? *at->absmax[j] : 0;
+        most[j] = vf_all(0);
+    }
     for (int64_t i = 0; i < count; i += GROUP) {
-        vf first[VECTORS], second[VECTORS], new_p[VECTORS];
+        vf x[OCT_STATES][VECTORS], new_p[VECTORS];
         vu worst = {0};
-        decode_group(first, second, first_codes + i, second_codes + i, s, first_scale, second_scale,
-                     k);
+        for (int j = 0; j < k.states; j++) {
+            if (at->codes[j])
+                decode_group(x[j], b, at->codes[j], i, scale[j], s->state[j].map, k);
+            else
+                for (int v = 0; v < VECTORS; v++) x[j][v] = vf_all(0);
+        }
+        #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
-            int64_t at = i + v * LANES;
-            new_p[v] = vf_load(p + at);
-            worst = greater_bits(worst, (vu)rule_adam(new_p + v, first + v, second + v,
-                                                      vf_load(g + at), &rule, k.coupled, k.root));
+            vf state[OCT_STATES], bound;
+            for (int j = 0; j < k.states; j++) state[j] = x[j][v];
+            new_p[v] = stepped(&bound, state, vf_load(at->p + i + v * LANES),
+                               vf_load(at->g + i + v * LANES), &numbers, k.root, apply);
+            worst = greater_bits(worst, bound);
+            for (int j = 0; j < k.states; j++) x[j][v] = state[j];
         }
         if (__builtin_expect(vm_any(beyond_limit((vf)worst)), 0)) {
-            b->left_out += step_group_in_part(b->first + i, b->second + i, p + i, g + i,
-                                              first_codes + i, second_codes + i, s, first_scale,
-                                              second_scale);
-            for (int v = 0; v < VECTORS; v++) {
-                most_first = greater_magnitude(most_first, vf_load(b->first + i + v * LANES));
-                most_second = vf_max(most_second, vf_load(b->second + i + v * LANES));
-            }
+            step_group_in_part(b, s, at, i, k, apply);
         } else {
             for (int v = 0; v < VECTORS; v++) {
-                vf_store(p + i + v * LANES, new_p[v]);
-                vf_store(b->first + i + v * LANES, first[v]);
-                vf_store(b->second + i + v * LANES, second[v]);
-                most_first = greater_magnitude(most_first, first[v]);
-                most_second = vf_max(most_second, second[v]);
+                vf_store(at->p + i + v * LANES, new_p[v]);
+                for (int j = 0; j < k.states; j++)
+                    vf_store(b->values[j] + i + v * LANES, x[j][v]);
             }
         }
+        for (int j = 0; j < k.states; j++)
+            for (int v = 0; v < VECTORS; v++)
+                most[j] = greater_magnitude(most[j], vf_load(b->values[j] + i + v * LANES));
     }
-    float first_inverse = keep_absmax(first_absmax, most_first);
-    float second_inverse = keep_absmax(second_absmax, most_second);
-    if (k.stochastic) {
+    for (int j = 0; j < k.states; j++) b->most[j] = vf_greatest(most[j]);
+    if (b->dry) return;
+    if (s->stochastic)
         draw(b->words, count / 4, &b->keys, s->random_offset + (uint64_t)element / 64 * 4);
-        encode_by_chance(first_codes, second_codes, b->first, b->second, count, first_inverse,
-                         second_inverse, b->words, s->map[0], s->map[1], k.bytes);
-    } else {
-        encode_nearest(first_codes, b->first, count, first_inverse, s->map[0], 1);
-        encode_nearest(second_codes, b->second, count, second_inverse, s->map[1], 0);
+    for (int j = 0; j < k.states; j++) {
+        if (!at->codes[j]) continue;
+        float absmax = s->whole ? s->next_absmax[j] : b->most[j], inverse = inverse_of(absmax);
+        if (inverse == 0) absmax = 0;
+        const uint32_t *words = s->stochastic ? b->words : NULL;
+#if defined(OCT_ISA_avx512)
+        if (k.codes == CODES_8_BYTES)
+            encode_bytes(at->codes[j], b->values[j], count, inverse, words, s->state[j].map);
+        else
+#endif
+            encode_plain(at->codes[j], b->values[j], count, inverse, words, s->state[j].map);
+        /* A whole tensor's scale is still needed to decode the other blocks. */
+        if (!s->whole) *at->absmax[j] = absmax;
+        if (__builtin_expect(s->errors != NULL, 0))
+            note_errors(s->errors + element / OCT_OPTIM_PIECE * OCT_STATES + j, b->values[j],
+                        at->codes[j], b->from, b->to, absmax, s->state[j].map);
     }
 }
 
-/* A block that is no whole number of groups: through copies, with zeros around it that stay zeros.
- */
-INLINE void step_part(block_state *b, const oct_optim_slot *s, int64_t block, int64_t element,
-                      int64_t count, kind k)
+typedef void (*block_loop)(block_state *b, const oct_optim_slot *s, const block_place *at,
+                           int64_t element, int64_t count);
+
+/* Bytes of n codes. */
+static size_t code_bytes(int64_t n, const oct_optim_slot *s)
 {
-    float p[OCT_BLOCK_MAX], g[OCT_BLOCK_MAX];
-    uint8_t first[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
-    int64_t before = element % GROUP, whole = (before + count + GROUP - 1) / GROUP * GROUP;
-    size_t floats = (size_t)count * sizeof(float);
-    for (int64_t i = 0; i < whole; i++) {
-        p[i] = g[i] = 0;
-        first[i] = OCT_SIGNED_ZERO;
-        second[i] = 0;
-    }
-    memcpy(p + before, s->param + element, floats);
-    memcpy(g + before, s->grad + element, floats);
-    memcpy(first + before, s->codes[0] + element, (size_t)count);
-    memcpy(second + before, s->codes[1] + element, (size_t)count);
-    step_block(b, s, p, g, first, second, block, element - before, whole, k);
-    memcpy(s->param + element, p + before, floats);
-    memcpy(s->codes[0] + element, first + before, (size_t)count);
-    memcpy(s->codes[1] + element, second + before, (size_t)count);
+    return (size_t)(s->bits == 4 ? (n + 1) / 2 : n);
 }
 
-INLINE int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count, kind k)
+/* A block through copies: of no whole number of groups, with padding around it, or of numbers that
+ * are no floats. In a first pass the directions are left in p[0] on. */
+static void step_copy(block_state *b, const oct_optim_slot *s, float *p, int64_t block,
+                      int64_t element, int64_t count, block_loop step)
+{
+    float g[OCT_BLOCK_MAX];
+    uint8_t codes[OCT_STATES][OCT_BLOCK_MAX];
+    block_place at = {.p = p, .g = g};
+    int64_t before = element % GROUP, whole = (before + count + GROUP - 1) / GROUP * GROUP;
+    size_t first = code_bytes(before, s), bytes = code_bytes(count, s);
+    for (int64_t i = 0; i < whole; i++) p[i] = g[i] = 0;
+    load_param(p + before, s, element, count);
+    load_grad(g + before, s, element, count);
+    for (int j = 0; j < OCT_STATES; j++) {
+        const oct_slot_state *state = s->state + j;
+        if (!state->codes) continue;
+        memset(codes[j], 0, code_bytes(whole, s));
+        memcpy(codes[j] + first, state->codes + code_bytes(element, s), bytes);
+        at.codes[j] = codes[j];
+        at.absmax[j] = state->absmax + block;
+    }
+    b->from = before;
+    b->to = before + count;
+    step(b, s, &at, element - before, whole);
+    if (b->dry) {
+        memmove(p, p + before, (size_t)count * sizeof *p);
+        return;
+    }
+    store_param(s, element, count, p + before, &b->keys);
+    for (int j = 0; j < OCT_STATES; j++)
+        if (at.codes[j])
+            memcpy(s->state[j].codes + code_bytes(element, s), codes[j] + first, bytes);
+}
+
+static int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count, block_loop step)
 {
     block_state b;
-    b.left_out = 0;
-    if (k.stochastic) prepare_keys(&b.keys, s->seed);
+    b.left_out = b.dry = 0;
+    int direct = s->param_format == OCT_NUMBER_F32 && s->grad_format == OCT_NUMBER_F32;
+    if (s->stochastic || !direct) prepare_keys(&b.keys, s->seed);
     for (int64_t at = from, end = from + count; at < end; at += s->block) {
-        int64_t n = end - at < s->block ? end - at : s->block, block = at / s->block;
-        if (n % GROUP == 0)
-            step_block(&b, s, s->param + at, s->grad + at, s->codes[0] + at, s->codes[1] + at,
-                       block, at, n, k);
-        else
-            step_part(&b, s, block, at, n, k);
+        int64_t n = end - at < s->block ? end - at : s->block, block = s->whole ? 0 : at / s->block;
+        if (direct && n % GROUP == 0 && at % GROUP == 0) {
+            block_place place = {.p = (float *)s->param + at, .g = (const float *)s->grad + at};
+            for (int j = 0; j < OCT_STATES; j++)
+                if (s->state[j].codes) {
+                    place.codes[j] = s->state[j].codes + code_bytes(at, s);
+                    place.absmax[j] = s->state[j].absmax + block;
+                }
+            b.from = 0;
+            b.to = n;
+            step(&b, s, &place, at, n);
+        } else {
+            float p[OCT_BLOCK_MAX];
+            step_copy(&b, s, p, block, at, n, step);
+        }
     }
     return b.left_out;
 }
 
-/* A loop for each kind. */
-#define STEP_8(name, ...)                                                                          \
-    static int64_t name(const oct_optim_slot *s, int64_t from, int64_t count)            \
-    {                                                                                              \
-        return step_blocks(s, from, count, (kind){__VA_ARGS__});                                   \
-    }
-#define STEPS_8(suffix, bytes)                                                                     \
-    STEP_8(octet_##suffix, 0, 1, 1, bytes)                                                         \
-    STEP_8(octet_coupled_##suffix, 1, 1, 1, bytes)                                                 \
-    STEP_8(paper_##suffix, 0, 0, 0, bytes)                                                         \
-    STEP_8(paper_coupled_##suffix, 1, 0, 0, bytes)                                                 \
-    static int64_t step_8_##suffix(const oct_optim_slot *s, int64_t from, int64_t count)           \
-    {                                                                                              \
-        int coupled = s->rule.weight_decay != 0;                                                   \
-        if (s->root) return (coupled ? octet_coupled_##suffix : octet_##suffix)(s, from, count);   \
-        return (coupled ? paper_coupled_##suffix : paper_##suffix)(s, from, count);                \
-    }
-
-STEPS_8(plain, 0)
-#if defined(OCT_ISA_avx512)
-STEPS_8(bytes, 1)
-#endif
-
-static int64_t step_8(const oct_optim_slot *s, int64_t from, int64_t count, int plain)
-{
-#if defined(OCT_ISA_avx512)
-    if (!plain && __builtin_cpu_supports("avx512vbmi")) return step_8_bytes(s, from, count);
-#endif
-    return step_8_plain(s, from, count);
-}
-
 /* ---- 32-bit state ---------------------------------------------------------------------------- */
 
-INLINE int64_t step_32_of(const oct_optim_slot *s, int64_t from, int64_t count, int coupled)
+/* dry: in a first pass, where p becomes the direction, or 0 where there is no step. */
+INLINE int64_t step_values(float *p, const float *g, float *const values[OCT_STATES], int64_t count,
+                           const oct_numbers *given, int dry, kind k, const rule apply)
 {
-    int64_t left_out = 0;
-    for (int64_t i = from, end = from + count; i < end; i += LANES) {
-        int64_t n = end - i < LANES ? end - i : LANES;
-        float *p = s->param + i, *first = s->state[0] + i, *second = s->state[1] + i;
-        if (n == LANES) {
-            vf old_p = vf_load(p), old_first = vf_load(first), old_second = vf_load(second);
-            vf new_p = old_p, new_first = old_first, new_second = old_second;
-            vm bad = beyond_limit(rule_adam(&new_p, &new_first, &new_second, vf_load(s->grad + i),
-                                            &s->rule, coupled, 0));
-            if (__builtin_expect(vm_any(bad), 0)) {
-                new_p = vf_select(bad, old_p, new_p);
-                new_first = vf_select(bad, old_first, new_first);
-                new_second = vf_select(bad, old_second, new_second);
-                left_out += vm_count(bad);
-            }
-            vf_store(p, new_p);
-            vf_store(first, new_first);
-            vf_store(second, new_second);
-        } else {
-            vf old_p = vf_load_first(p, n), old_first = vf_load_first(first, n);
-            vf old_second = vf_load_first(second, n), new_p = old_p, new_first = old_first;
-            vf new_second = old_second, g = vf_load_first(s->grad + i, n);
-            vm bad =
-                beyond_limit(rule_adam(&new_p, &new_first, &new_second, g, &s->rule, coupled, 0));
+    const oct_numbers numbers = *given;
+    int64_t left_out = 0, whole = count / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        vf old[OCT_STATES], state[OCT_STATES], bound, old_p = vf_load(p + i);
+        for (int j = 0; j < k.states; j++)
+            state[j] = old[j] = values[j] ? vf_load(values[j] + i) : vf_all(0);
+        vf new_p = stepped(&bound, state, old_p, vf_load(g + i), &numbers, 0, apply);
+        vm bad = beyond_limit(bound);
+        if (__builtin_expect(vm_any(bad), 0)) {
+            new_p = vf_select(bad, dry ? vf_all(0) : old_p, new_p);
+            for (int j = 0; j < k.states; j++) state[j] = vf_select(bad, old[j], state[j]);
             left_out += vm_count(bad);
-            vf_store_first(p, vf_select(bad, old_p, new_p), n);
-            vf_store_first(first, vf_select(bad, old_first, new_first), n);
-            vf_store_first(second, vf_select(bad, old_second, new_second), n);
         }
+        vf_store(p + i, new_p);
+        for (int j = 0; j < k.states; j++)
+            if (values[j]) vf_store(values[j] + i, state[j]);
+    }
+    int64_t n = count - whole;
+    if (n == 0) return left_out;
+    vf old[OCT_STATES], state[OCT_STATES], bound, old_p = vf_load_first(p + whole, n);
+    for (int j = 0; j < k.states; j++)
+        state[j] = old[j] = values[j] ? vf_load_first(values[j] + whole, n) : vf_all(0);
+    vf new_p = stepped(&bound, state, old_p, vf_load_first(g + whole, n), &numbers, 0, apply);
+    vm bad = beyond_limit(bound);
+    left_out += vm_count(bad);
+    vf_store_first(p + whole, vf_select(bad, dry ? vf_all(0) : old_p, new_p), n);
+    for (int j = 0; j < k.states; j++)
+        if (values[j]) vf_store_first(values[j] + whole, vf_select(bad, old[j], state[j]), n);
+    return left_out;
+}
+
+typedef int64_t (*value_loop)(float *p, const float *g, float *const values[OCT_STATES],
+                              int64_t count, const oct_numbers *numbers, int dry);
+
+static int64_t step_32(const oct_optim_slot *s, int64_t from, int64_t count, value_loop step)
+{
+    float *values[OCT_STATES] = {NULL};
+    if (s->param_format == OCT_NUMBER_F32 && s->grad_format == OCT_NUMBER_F32) {
+        for (int j = 0; j < OCT_STATES; j++)
+            if (s->state[j].values) values[j] = s->state[j].values + from;
+        return step((float *)s->param + from, (const float *)s->grad + from, values, count,
+                    &s->numbers, 0);
+    }
+    enum { CHUNK = 1024 };
+    float p[CHUNK], g[CHUNK];
+    round_keys keys;
+    int64_t left_out = 0;
+    prepare_keys(&keys, s->seed);
+    for (int64_t at = from, end = from + count; at < end; at += CHUNK) {
+        int64_t n = end - at < CHUNK ? end - at : CHUNK;
+        load_param(p, s, at, n);
+        load_grad(g, s, at, n);
+        for (int j = 0; j < OCT_STATES; j++)
+            if (s->state[j].values) values[j] = s->state[j].values + at;
+        left_out += step(p, g, values, n, &s->numbers, 0);
+        store_param(s, at, n, p, &keys);
     }
     return left_out;
 }
 
-static int64_t step_32(const oct_optim_slot *s, int64_t from, int64_t count)
+/* ---- a loop for each rule and kind ----------------------------------------------------------- */
+
+#define BLOCK_LOOP(name, rule_name, ...)                                                           \
+    static __attribute__((noinline)) void name(block_state *b, const oct_optim_slot *s,            \
+                                               const block_place *at, int64_t element,             \
+                                               int64_t count)                                      \
+    {                                                                                              \
+        step_block(b, s, at, element, count, (kind){rule_name##_states, __VA_ARGS__},              \
+                   rule_name##_rule);                                                              \
+    }
+#define LOOPS(name)                                                                                \
+    static int64_t name##_32(float *p, const float *g, float *const values[OCT_STATES],            \
+                             int64_t count, const oct_numbers *numbers, int dry)                   \
+    {                                                                                              \
+        return step_values(p, g, values, count, numbers, dry, (kind){name##_states, 0, 0},         \
+                           name##_rule);                                                           \
+    }                                                                                              \
+    BLOCK_LOOP(name##_8, name, 0, CODES_8)                                                         \
+    BLOCK_LOOP(name##_8_root, name, 1, CODES_8)                                                    \
+    BLOCK_LOOP(name##_4, name, 0, CODES_4)                                                         \
+    BLOCK_LOOP(name##_4_root, name, 1, CODES_4)
+OCT_FOR_EACH_RULE(LOOPS)
+
+#define LOOPS_32(name) name##_32,
+#define LOOPS_8(name) {name##_8, name##_8_root},
+#define LOOPS_4(name) {name##_4, name##_4_root},
+static const value_loop loops_32[] = {OCT_FOR_EACH_RULE(LOOPS_32)};
+static const block_loop loops_8[][2] = {OCT_FOR_EACH_RULE(LOOPS_8)};
+static const block_loop loops_4[][2] = {OCT_FOR_EACH_RULE(LOOPS_4)};
+
+#if defined(OCT_ISA_avx512)
+#define LOOPS_BY_BYTES(name)                                                                       \
+    BLOCK_LOOP(name##_8_bytes, name, 0, CODES_8_BYTES)                                             \
+    BLOCK_LOOP(name##_8_root_bytes, name, 1, CODES_8_BYTES)
+OCT_FOR_EACH_RULE(LOOPS_BY_BYTES)
+#define LOOPS_8_BYTES(name) {name##_8_bytes, name##_8_root_bytes},
+static const block_loop loops_8_bytes[][2] = {OCT_FOR_EACH_RULE(LOOPS_8_BYTES)};
+#endif
+
+static block_loop loop_of(const oct_optim_slot *s, int plain)
 {
-    return s->rule.weight_decay != 0 ? step_32_of(s, from, count, 1)
-                                     : step_32_of(s, from, count, 0);
+    if (s->bits == 4) return loops_4[s->arithmetic][s->root];
+#if defined(OCT_ISA_avx512)
+    if (!plain && __builtin_cpu_supports("avx512vbmi")) return loops_8_bytes[s->arithmetic][s->root];
+#endif
+    return loops_8[s->arithmetic][s->root];
 }
 
-/* ---- all parameters -------------------------------------------------------------------------- */
-
-int64_t KERNEL(optim_adam)(const oct_optim_work *work)
-{
-    int64_t left_out = 0;
-    #pragma omp parallel for schedule(dynamic, 1) reduction(+ : left_out)
-    for (int64_t u = 0; u < work->unit_count; u++)
-        for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
-            const oct_optim_piece *piece = work->pieces + i;
-            const oct_optim_slot *s = work->slots + piece->slot;
-            left_out += s->codes[0] ? step_8(s, piece->first, piece->count, work->plain)
-                                    : step_32(s, piece->first, piece->count);
-        }
-    return left_out;
-}
+/* ---- a first pass ---------------------------------------------------------------------------- */
 
 /* Sixteen sums in double, whatever the width of a vector: element i adds to sum i % 16. */
-static double squares_of(const float *g, int64_t n, int64_t *left_out)
+static double squares_of(const float *x, int64_t n, int64_t *not_finite)
 {
     enum { SUMS = 16, PARTS = SUMS / LANES };
     vd low[PARTS] = {{0}}, high[PARTS] = {{0}};
@@ -289,11 +438,11 @@ static double squares_of(const float *g, int64_t n, int64_t *left_out)
         for (int v = 0; v < PARTS; v++) {
             int64_t at = i + v * LANES, count = n - at < LANES ? n - at : LANES;
             if (count <= 0) break;
-            vf x = count == LANES ? vf_load(g + at) : vf_load_first(g + at, count);
-            vm finite = vf_less(vf_abs(x), vf_all(INFINITY));
-            *left_out += LANES - vm_count(finite);
-            x = vf_select(finite, x, vf_all(0));
-            vd a = vf_low_double(x), b = vf_high_double(x);
+            vf y = count == LANES ? vf_load(x + at) : vf_load_first(x + at, count);
+            vm finite = vf_less(vf_abs(y), vf_all(INFINITY));
+            *not_finite += LANES - vm_count(finite);
+            y = vf_select(finite, y, vf_all(0));
+            vd a = vf_low_double(y), b = vf_high_double(y);
             low[v] += a * a;
             high[v] += b * b;
         }
@@ -307,15 +456,88 @@ static double squares_of(const float *g, int64_t n, int64_t *left_out)
     return sums[0];
 }
 
-void KERNEL(optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work)
+/* The step of a piece on copies. The parameter's place holds directions then: keep is 0, step -1. */
+static void measure_piece(oct_optim_measure *m, const oct_optim_slot *given, int64_t from,
+                          int64_t count, int plain)
 {
+    oct_optim_slot s = *given;
+    s.numbers.keep = 0;
+    s.numbers.step = -1;
+    block_state b;
+    b.left_out = 0;
+    b.dry = 1;
+    *m = (oct_optim_measure){0};
+    for (int64_t at = from, end = from + count; at < end; at += s.block) {
+        int64_t n = end - at < s.block ? end - at : s.block, not_finite = 0;
+        float p[OCT_BLOCK_MAX];
+        load_param(p, &s, at, n);
+        m->param_squares += squares_of(p, n, &not_finite);
+        if (s.bits == 32) {
+            float g[OCT_BLOCK_MAX], *values[OCT_STATES] = {NULL};
+            load_grad(g, &s, at, n);
+            for (int j = 0; j < OCT_STATES; j++)
+                if (s.state[j].values) {
+                    values[j] = b.values[j];
+                    memcpy(values[j], s.state[j].values + at, (size_t)n * sizeof(float));
+                }
+            loops_32[s.arithmetic](p, g, values, n, &s.numbers, 1);
+        } else {
+            step_copy(&b, &s, p, s.whole ? 0 : at / s.block, at, n, loop_of(&s, plain));
+            for (int j = 0; j < OCT_STATES; j++)
+                if (s.state[j].codes && b.most[j] > m->absmax[j]) m->absmax[j] = b.most[j];
+        }
+        m->other_squares += squares_of(p, n, &not_finite);
+    }
+}
+
+/* ---- all parameters -------------------------------------------------------------------------- */
+
+int64_t KERNEL(optim_step)(const oct_optim_work *work)
+{
+    int64_t left_out = 0;
+    #pragma omp parallel for schedule(dynamic, 1) reduction(+ : left_out)
+    for (int64_t u = 0; u < work->unit_count; u++)
+        for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
+            const oct_optim_piece *piece = work->pieces + i;
+            const oct_optim_slot *s = work->slots + piece->slot;
+            left_out += s->bits == 32
+                            ? step_32(s, piece->first, piece->count, loops_32[s->arithmetic])
+                            : step_blocks(s, piece->first, piece->count, loop_of(s, work->plain));
+        }
+    return left_out;
+}
+
+void KERNEL(optim_measure)(oct_optim_measure *measures, const oct_optim_work *work)
+{
+    #pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t u = 0; u < work->unit_count; u++)
+        for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
+            const oct_optim_piece *piece = work->pieces + i;
+            measure_piece(measures + i, work->slots + piece->slot, piece->first, piece->count,
+                          work->plain);
+        }
+}
+
+/* sums[piece]: of the gradient's squares, or of the parameter's. */
+void KERNEL(optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work,
+                           int of_params)
+{
+    enum { CHUNK = 4096 };
     int64_t total = 0;
     #pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
     for (int64_t u = 0; u < work->unit_count; u++)
         for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
             const oct_optim_piece *piece = work->pieces + i;
-            sums[i] =
-                squares_of(work->slots[piece->slot].grad + piece->first, piece->count, &total);
+            const oct_optim_slot *s = work->slots + piece->slot;
+            int f32 = (of_params ? s->param_format : s->grad_format) == OCT_NUMBER_F32;
+            const float *values = of_params ? s->param : s->grad;
+            sums[i] = 0;
+            for (int64_t at = 0; at < piece->count; at += CHUNK) {
+                float x[CHUNK];
+                int64_t n = piece->count - at < CHUNK ? piece->count - at : CHUNK;
+                if (!f32) (of_params ? load_param : load_grad)(x, s, piece->first + at, n);
+                sums[i] += squares_of(f32 ? values + piece->first + at : x, n, &total);
+            }
         }
     *left_out = total;
 }

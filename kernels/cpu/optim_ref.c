@@ -1,7 +1,7 @@
 /* optim_ref.c - the optimizers' kernels as plain as they can be said; the fast ones are held to
  * them.
  *
- * One thread, one element after the other, the nearest code by bisection. */
+ * One thread, one element after the other, the nearest code by comparing with all bounds. */
 #include <math.h>
 #include <string.h>
 
@@ -10,35 +10,24 @@ typedef float vf;
 INLINE vf vf_all(float x) { return x; }
 INLINE vf vf_fma(vf a, vf b, vf c) { return fmaf(a, b, c); }
 INLINE vf vf_sqrt(vf a) { return sqrtf(a); }
+INLINE vf vf_abs(vf a) { return fabsf(a); }
+/* Where one is NaN, or both are zeros, the result is b, as a vector's is. */
+INLINE vf vf_max(vf a, vf b) { return a > b ? a : b; }
+INLINE vf vf_min(vf a, vf b) { return a < b ? a : b; }
+INLINE vf vf_sign(vf a) { return a == 0 ? 0 : copysignf(1, a); }
 
+#define OCT_RULE_ARITHMETIC
 #include "core/octet.h"
 #include "core/random.h"
-#include "kernels/rules.h"
+#include "rules_list.h"
 
 /* ---- codes ----------------------------------------------------------------------------------- */
 
-static int nearest_entry(float magnitude, const oct_map *map)
-{
-    int low = 0, high = map->top;  /* bound[low] <= magnitude < bound[high + 1] */
-    while (low < high) {
-        int middle = (low + high + 1) / 2;
-        if (magnitude < map->bound[middle]) high = middle - 1;
-        else low = middle;
-    }
-    return low;
-}
-
-/* The code of an entry on the side that x's sign says. */
-static uint8_t code_of(int entry, float x, const oct_map *map)
-{
-    if (!map->is_signed) return (uint8_t)entry;
-    if (!signbit(x)) return (uint8_t)(OCT_SIGNED_ZERO + entry);
-    return (uint8_t)(OCT_SIGNED_ZERO - (entry < OCT_SIGNED_ZERO ? entry : OCT_SIGNED_ZERO));
-}
-
 static uint8_t code_nearest(float x, const oct_map *map)
 {
-    return code_of(nearest_entry(fabsf(x), map), x, map);
+    int code = 0;
+    while (code + 1 < map->levels && x >= map->bound[code + 1]) code++;
+    return (uint8_t)code;
 }
 
 /* The half-word as a number in (1, 2), the middle of one of 65,536 equal parts. */
@@ -51,24 +40,36 @@ static float one_and_draw(uint32_t half_word)
 }
 
 /* x has been multiplied with map->chance.scale too. */
-static uint8_t code_by_chance(float x, float draw, const oct_map *map)
+static uint8_t code_by_line(float x, float draw, const oct_map *map)
 {
     const oct_lines *lines = &map->chance;
     float magnitude = fabsf(x);
     int segment = 0;
     while (magnitude >= lines->end[segment]) segment++;
     float position = fmaf(magnitude, lines->slope[segment], lines->offset[segment]) + draw;
-    int entry = position > (float)map->top ? map->top : (int)position;
-    return code_of(x == 0 ? 0 : entry, x, map);
+    int entry = x == 0 ? 0 : position > (float)map->top ? map->top : (int)position;
+    if (!map->is_signed) return (uint8_t)entry;
+    if (!signbit(x)) return (uint8_t)(OCT_SIGNED_ZERO + entry);
+    return (uint8_t)(OCT_SIGNED_ZERO - (entry < OCT_SIGNED_ZERO ? entry : OCT_SIGNED_ZERO));
 }
 
-static float draw_of(const oct_optim_slot *slot, int64_t element)
+static uint8_t code_by_gap(float x, float draw, const oct_map *map)
+{
+    int code = 0;
+    while (code + 1 < map->levels && x >= map->value[code + 1]) code++;
+    if (fmaf(x - map->value[code], map->gap_inverse[code], draw) >= 2) code++;
+    if (x > 0 && code < map->least) code = map->least;
+    if (map->is_signed && fabsf(x) < OCT_CHANCE_LEAST) code = map->zero;
+    return (uint8_t)code;
+}
+
+static float draw_of(uint64_t seed, uint64_t random_offset, int64_t element)
 {
     uint32_t words[4], lane = (uint32_t)element % 16, turn = (uint32_t)element % 64 / 16 * 8;
-    oct_philox(words, slot->seed, OCT_STREAM_OPTIMIZER,
-               slot->random_offset + (uint64_t)element / 64 * 4 + lane / 4);
+    oct_philox(words, seed, OCT_STREAM_OPTIMIZER,
+               random_offset + (uint64_t)element / 64 * 4 + lane / 4);
     uint64_t word = words[lane % 4];
-    return one_and_draw((uint32_t)((word | word << 32) >> turn) & 0xFFFF);
+    return (float)((word | word << 32) >> turn & 0xFFFF);
 }
 
 /* What to multiply a block's values with; 0 where they are to be kept as zeros. */
@@ -82,6 +83,18 @@ static float largest(const float *x, int64_t n)
     return most;
 }
 
+static int code_at(const uint8_t *codes, int64_t i, const oct_map *map)
+{
+    return map->levels == 16 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i];
+}
+
+static void set_code(uint8_t *codes, int64_t i, uint8_t code, const oct_map *map)
+{
+    if (map->levels != 16) codes[i] = code;
+    else codes[i / 2] = (uint8_t)(i % 2 ? (codes[i / 2] & 15) | code << 4
+                                        : (codes[i / 2] & 0xF0) | code);
+}
+
 void oct_quantize_ref(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
                       const oct_map *map)
 {
@@ -89,89 +102,211 @@ void oct_quantize_ref(uint8_t *codes, float *absmax, const float *x, int64_t n, 
         int64_t count = n - at < block ? n - at : block;
         float most = largest(x + at, count), inverse = inverse_of(most);
         *absmax = inverse != 0 ? most : 0;
-        for (int64_t i = at; i < at + count; i++) codes[i] = code_nearest(x[i] * inverse, map);
+        for (int64_t i = at; i < at + count; i++)
+            set_code(codes, i, code_nearest(x[i] * inverse, map), map);
     }
 }
 
 void oct_dequantize_ref(float *x, const uint8_t *codes, const float *absmax, int64_t n,
                         int64_t block, const oct_map *map)
 {
-    for (int64_t i = 0; i < n; i++) x[i] = map->value[codes[i]] * absmax[i / block];
+    for (int64_t i = 0; i < n; i++) x[i] = map->value[code_at(codes, i, map)] * absmax[i / block];
+}
+
+/* ---- parameters and gradients ---------------------------------------------------------------- */
+
+static float from_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static float grad_at(const oct_optim_slot *s, int64_t i)
+{
+    if (s->grad_format == OCT_NUMBER_F32) return ((const float *)s->grad)[i];
+    return from_bits((uint32_t)((const uint16_t *)s->grad)[i] << 16);
+}
+
+static float param_at(const oct_optim_slot *s, int64_t i)
+{
+    if (s->param_format == OCT_NUMBER_F32) return ((const float *)s->param)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)s->param)[i] << 16;
+    if (s->correction_bits == 8) bits += (uint32_t)((const int8_t *)s->correction)[i] << 8;
+    if (s->correction_bits == 16) bits += (uint32_t)((const int16_t *)s->correction)[i];
+    return from_bits(bits);
+}
+
+static void set_param(const oct_optim_slot *s, int64_t i, float x)
+{
+    if (s->param_format == OCT_NUMBER_F32) {
+        ((float *)s->param)[i] = x;
+        return;
+    }
+    uint32_t bits, below = s->correction_bits == 16 ? 0 : s->correction_bits == 8 ? 0xFF : 0xFFFF;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + ((uint32_t)draw_of(s->seed, s->param_random_offset, i) & below)) & ~below;
+    uint32_t high = s->correction_bits == 0 ? bits >> 16 : (bits + 0x8000u) >> 16;
+    ((uint16_t *)s->param)[i] = (uint16_t)high;
+    bits -= high << 16;
+    if (s->correction_bits == 8) ((int8_t *)s->correction)[i] = (int8_t)((int32_t)bits >> 8);
+    if (s->correction_bits == 16) ((int16_t *)s->correction)[i] = (int16_t)bits;
 }
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-/* One element; 1 where it was left out. */
-static int step_element(float *p, float *m, float *second, float g, const oct_rule *rule, int root)
+#define CASE(name) \
+    case OCT_RULE_##name: return name##_rule(bound, s, p, g, c, root);
+static float direction_of(int arithmetic, float *bound, float s[OCT_STATES], float p, float g,
+                          const float *c, int root)
 {
-    float new_p = *p, new_m = *m, new_second = *second;
-    float v = rule_adam(&new_p, &new_m, &new_second, g, rule, rule->weight_decay != 0, root);
-    if (!(v < OCT_STATE_LIMIT)) return 1;
-    *p = new_p;
-    *m = new_m;
-    *second = new_second;
+    switch (arithmetic) { OCT_FOR_EACH_RULE(CASE) }
     return 0;
 }
 
-static int64_t step_block(const oct_optim_slot *s, int64_t at, int64_t count)
+/* One element's new state and parameter; 0, with nothing changed, where it takes no part. */
+static int step_element(float *p, float state[OCT_STATES], float g, const oct_optim_slot *slot)
 {
-    float m[OCT_BLOCK_MAX], second[OCT_BLOCK_MAX];
-    int64_t block = at / s->block, left_out = 0;
-    oct_dequantize_ref(m, s->codes[0] + at, s->absmax[0] + block, count, s->block, s->map[0]);
-    oct_dequantize_ref(second, s->codes[1] + at, s->absmax[1] + block, count, s->block, s->map[1]);
-    for (int64_t i = 0; i < count; i++)
-        left_out += step_element(s->param + at + i, m + i, second + i, s->grad[at + i], &s->rule,
-                                 s->root);
-    float *state[OCT_STATES] = {m, second};
-    for (int k = 0; k < OCT_STATES; k++) {
-        uint8_t *codes = s->codes[k] + at;
-        float *absmax = s->absmax[k] + block;
-        oct_quantize_ref(codes, absmax, state[k], count, s->block, s->map[k]);
-        if (!s->stochastic) continue;
-        float factor = inverse_of(*absmax) * s->map[k]->chance.scale;
-        for (int64_t i = 0; i < count; i++)
-            codes[i] = code_by_chance(state[k][i] * factor, draw_of(s, at + i), s->map[k]);
+    const oct_numbers *n = &slot->numbers;
+    float s[OCT_STATES], bound = 0;
+    memcpy(s, state, sizeof s);
+    g *= n->grad_scale;
+    if (n->grad_limit < INFINITY && fabsf(g) < INFINITY)
+        g = vf_max(vf_min(g, n->grad_limit), -n->grad_limit);
+    g = fmaf(n->coupled_decay, *p, g);
+    float direction = direction_of(slot->arithmetic, &bound, s, *p, g, n->c,
+                                   slot->bits != 32 && slot->root);
+    if (!(fabsf(bound) < OCT_STATE_LIMIT)) return 0;
+    *p = fmaf(-n->step, direction, *p * n->keep);
+    memcpy(state, s, sizeof s);
+    return 1;
+}
+
+/* Elements at .. at + count - 1, of one block: their new parameters and states. Returns how many
+ * take no part; in a first pass, p of these is 0. */
+static int64_t compute(float *p, float values[OCT_STATES][OCT_BLOCK_MAX], const oct_optim_slot *s,
+                       int64_t at, int64_t count, int dry)
+{
+    int64_t left_out = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float x[OCT_STATES] = {0};
+        for (int j = 0; j < OCT_STATES; j++) {
+            const oct_slot_state *state = s->state + j;
+            if (state->values) x[j] = state->values[at + i];
+            if (state->codes)
+                x[j] = state->map->value[code_at(state->codes, at + i, state->map)]
+                       * state->absmax[s->whole ? 0 : at / s->block];
+        }
+        p[i] = param_at(s, at + i);
+        if (!step_element(p + i, x, grad_at(s, at + i), s)) {
+            left_out++;
+            if (dry) p[i] = 0;
+        }
+        for (int j = 0; j < OCT_STATES; j++) values[j][i] = x[j];
     }
     return left_out;
 }
 
-int64_t oct_optim_adam_ref(const oct_optim_work *work)
+static void keep_codes(const oct_optim_slot *s, int j, const float *x, int64_t at, int64_t count)
+{
+    const oct_slot_state *state = s->state + j;
+    const oct_map *map = state->map;
+    float absmax = s->whole ? s->next_absmax[j] : largest(x, count), inverse = inverse_of(absmax);
+    for (int64_t i = 0; i < count; i++) {
+        uint8_t code;
+        if (!s->stochastic) {
+            code = code_nearest(x[i] * inverse, map);
+        } else {
+            float draw = one_and_draw((uint32_t)draw_of(s->seed, s->random_offset, at + i));
+            code = map->has_lines ? code_by_line(x[i] * (inverse * map->chance.scale), draw, map)
+                                  : code_by_gap(x[i] * inverse, draw, map);
+        }
+        set_code(state->codes, at + i, code, map);
+    }
+    if (!s->whole) state->absmax[at / s->block] = inverse == 0 ? 0 : absmax;
+}
+
+static int64_t step_block(const oct_optim_slot *s, int64_t at, int64_t count)
+{
+    float p[OCT_BLOCK_MAX], values[OCT_STATES][OCT_BLOCK_MAX];
+    int64_t left_out = compute(p, values, s, at, count, 0);
+    for (int64_t i = 0; i < count; i++) set_param(s, at + i, p[i]);
+    for (int j = 0; j < OCT_STATES; j++) {
+        if (s->state[j].values) memcpy(s->state[j].values + at, values[j], (size_t)count * sizeof *p);
+        if (s->state[j].codes) keep_codes(s, j, values[j], at, count);
+    }
+    return left_out;
+}
+
+int64_t oct_optim_step_ref(const oct_optim_work *work)
 {
     int64_t left_out = 0;
     for (int64_t k = 0; k < work->units[work->unit_count]; k++) {
         const oct_optim_piece *piece = work->pieces + k;
         const oct_optim_slot *s = work->slots + piece->slot;
         int64_t end = piece->first + piece->count;
-        if (s->codes[0]) {
-            for (int64_t at = piece->first; at < end; at += s->block)
-                left_out += step_block(s, at, end - at < s->block ? end - at : s->block);
-        } else {
-            for (int64_t i = piece->first; i < end; i++)
-                left_out += step_element(s->param + i, s->state[0] + i, s->state[1] + i, s->grad[i],
-                                         &s->rule, 0);
-        }
+        for (int64_t at = piece->first; at < end; at += s->block)
+            left_out += step_block(s, at, end - at < s->block ? end - at : s->block);
     }
     return left_out;
 }
 
-/* ---- the norm -------------------------------------------------------------------------------- */
+/* ---- sums over pieces ------------------------------------------------------------------------ */
 
 /* Sixteen sums in double, element i to sum i % 16, then folded by halves: as a vector does it. */
-void oct_optim_squares_ref(double *sums, int64_t *left_out, const oct_optim_work *work)
+static double squares_of(const float *x, int64_t n, int64_t *not_finite)
 {
+    double part[16] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        int finite = fabsf(x[i]) < INFINITY;
+        *not_finite += !finite;
+        part[i % 16] += finite ? (double)x[i] * x[i] : 0;
+    }
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) part[i] += part[i + half];
+    return part[0];
+}
+
+void oct_optim_measure_ref(oct_optim_measure *measures, const oct_optim_work *work)
+{
+    for (int64_t k = 0; k < work->units[work->unit_count]; k++) {
+        const oct_optim_piece *piece = work->pieces + k;
+        oct_optim_slot s = work->slots[piece->slot];
+        oct_optim_measure *m = measures + k;
+        int64_t end = piece->first + piece->count, not_finite = 0;
+        s.numbers.keep = 0;
+        s.numbers.step = -1;
+        *m = (oct_optim_measure){0};
+        for (int64_t at = piece->first; at < end; at += s.block) {
+            float p[OCT_BLOCK_MAX], values[OCT_STATES][OCT_BLOCK_MAX];
+            int64_t n = end - at < s.block ? end - at : s.block;
+            for (int64_t i = 0; i < n; i++) p[i] = param_at(&s, at + i);
+            m->param_squares += squares_of(p, n, &not_finite);
+            compute(p, values, &s, at, n, 1);
+            m->other_squares += squares_of(p, n, &not_finite);
+            for (int j = 0; j < OCT_STATES; j++)
+                if (s.state[j].codes && largest(values[j], n) > m->absmax[j])
+                    m->absmax[j] = largest(values[j], n);
+        }
+    }
+}
+
+void oct_optim_squares_ref(double *sums, int64_t *left_out, const oct_optim_work *work,
+                           int of_params)
+{
+    enum { CHUNK = 4096 };
     int64_t count = 0;
     for (int64_t k = 0; k < work->units[work->unit_count]; k++) {
         const oct_optim_piece *piece = work->pieces + k;
-        const float *g = work->slots[piece->slot].grad + piece->first;
-        double part[16] = {0};
-        for (int64_t i = 0; i < piece->count; i++) {
-            int finite = fabsf(g[i]) < INFINITY;
-            count += !finite;
-            part[i % 16] += finite ? (double)g[i] * g[i] : 0;
+        const oct_optim_slot *s = work->slots + piece->slot;
+        sums[k] = 0;
+        for (int64_t at = 0; at < piece->count; at += CHUNK) {
+            float x[CHUNK];
+            int64_t n = piece->count - at < CHUNK ? piece->count - at : CHUNK;
+            for (int64_t i = 0, e = piece->first + at; i < n; i++, e++)
+                x[i] = of_params ? param_at(s, e) : grad_at(s, e);
+            sums[k] += squares_of(x, n, &count);
         }
-        for (int half = 8; half > 0; half /= 2)
-            for (int i = 0; i < half; i++) part[i] += part[i + half];
-        sums[k] = part[0];
     }
     *left_out = count;
 }

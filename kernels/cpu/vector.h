@@ -52,10 +52,16 @@ INLINE vf vf_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 INLINE vm vf_less(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
 INLINE vm vf_equal(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ); }
 INLINE vm vf_nan(vf a) { return _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q); }
+INLINE vm vf_at_least(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ); }
 INLINE vm vi_less(vi a, vi b) { return _mm512_cmplt_epi32_mask((__m512i)a, (__m512i)b); }
 INLINE vf vf_select(vm m, vf a, vf b)
 {
     return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a);
+}
+INLINE vm vm_not(vm m) { return (vm)~m; }
+INLINE vi vi_select(vm m, vi a, vi b)
+{
+    return (vi)_mm512_mask_blend_epi32(m, (__m512i)b, (__m512i)a);
 }
 INLINE int vm_any(vm m) { return m != 0; }
 
@@ -122,10 +128,16 @@ INLINE vf vf_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE vm vf_less(vf a, vf b) { return (vm)(a < b); }
 INLINE vm vf_equal(vf a, vf b) { return (vm)(a == b); }
 INLINE vm vf_nan(vf a) { return (vm)(a != a); }
+INLINE vm vf_at_least(vf a, vf b) { return (vm)(a >= b); }
 INLINE vm vi_less(vi a, vi b) { return (vm)(a < b); }
 INLINE vf vf_select(vm m, vf a, vf b)
 {
     return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
+}
+INLINE vm vm_not(vm m) { return ~m; }
+INLINE vi vi_select(vm m, vi a, vi b)
+{
+    return (vi)_mm256_blendv_epi8((__m256i)b, (__m256i)a, (__m256i)m);
 }
 INLINE int vm_any(vm m) { return _mm256_movemask_ps((__m256)m) != 0; }
 
@@ -194,6 +206,12 @@ INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7FFFFFFF); }
 INLINE vf vf_with_sign(vf magnitude, vf sign)
 {
     return (vf)((vi)magnitude | ((vi)sign & (int32_t)0x80000000));
+}
+
+/* 1 with x's sign; 0 where x is 0. */
+INLINE vf vf_sign(vf x)
+{
+    return vf_select(vf_equal(x, vf_all(0.0f)), vf_all(0.0f), vf_with_sign(vf_all(1.0f), x));
 }
 
 /* c[0] + c[1] x + ...; `terms` is a constant, 4 at least. Even and odd powers are summed apart: a

@@ -1,54 +1,43 @@
 --- What an optimizer is told: its options, and the many ways to name parameters.
 -- @module octet.optim.options
+local format = require "octet.optim.format"
 local nearest = require "octet.nearest"
+local patterns = require "octet.optim.patterns"
 local tensor = require "octet.tensor"
 
 local M = {}
 
---- Defaults. The first five may differ from group to group, `bits` from parameter to parameter too.
--- @field lr learning rate
--- @field betas decay rates of the two moments
--- @field eps what the root of the second moment is increased by
--- @field weight_decay
--- @field bits of the state: 8 or 32
--- @field format of 8-bit state: "octet" (sqrt(v), rounded by chance) or "paper" (v, to the nearest)
--- @field block_size elements that share a scale: a power of two of 32 to 4096; 256, "paper" 2048
--- @field min_8bit_size a tensor with fewer elements keeps 32-bit state
-M.DEFAULTS = {
-  lr = 1e-3, betas = {0.9, 0.999}, eps = 1e-8, weight_decay = 0,
-  format = "octet", min_8bit_size = 4096,
-}
-
-local NAMES = {"lr", "betas", "eps", "weight_decay", "bits", "format", "block_size",
-  "min_8bit_size"}
-local GROUP_NAMES = {"params", "lr", "betas", "eps", "weight_decay", "bits", "format",
-  "block_size", "min_8bit_size"}
-local PARAMETER_NAMES = {"tensor", "name", "bits"}
-local FORMATS = {"octet", "paper"}
-local BLOCK_SIZES = {octet = 256, paper = 2048}
+-- Beside these, every rule has options of its own (octet.optim.rules), and every format those of
+-- octet.optim.format. All may differ from group to group.
+--   lr             learning rate
+--   weight_decay   how strongly parameters are drawn to 0
+--   decoupled      weight decay apart from the gradient (true), or added to it; by default as the
+--                  rule's paper has it
+--   bits           of the state: 32, 8 or 4; from parameter to parameter, too
+--   min_8bit_size  a tensor with fewer elements keeps 32-bit state (4096)
+--   correction_bits  of a bf16 parameter: 8 or 16 further bits are kept; 0: it is rounded by chance
+--   overrides      options of parameters by patterns of their names (octet.optim.patterns): bits,
+--                  format, and the format's options
+local COMMON = {"lr", "weight_decay", "decoupled", "bits", "format", "block_size", "map", "sqrt_v",
+  "rounding", "scale", "min_8bit_size", "correction_bits"}
+local PARAMETER_NAMES = {"tensor", "name", "bits", "lookup"}
+local OVERRIDES = {bits = true, format = true, block_size = true, map = true, sqrt_v = true,
+  rounding = true, scale = true, rule = true, correction_bits = true}
 
 local function show(value)
   return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
 end
 
 local function is_number(x) return type(x) == "number" and x == x end
+local function not_negative(x) return is_number(x) and x >= 0 and x < math.huge end
 
 local CHECKS = {
-  lr = {"0 or more", function(x) return is_number(x) and x >= 0 and x < math.huge end},
-  weight_decay = {"0 or more", function(x) return is_number(x) and x >= 0 and x < math.huge end},
-  eps = {"more than 0", function(x) return is_number(x) and x >= 2 ^ -126 and x < math.huge end},
-  bits = {"8 or 32", function(x) return x == 8 or x == 32 end},
-  block_size = {"a power of two from 32 to 4096", function(x)
-    return is_number(x) and x >= 32 and x <= 4096 and math.frexp(x) == 0.5
-  end},
+  lr = {"0 or more", not_negative},
+  weight_decay = {"0 or more", not_negative},
+  decoupled = {"true or false", function(x) return type(x) == "boolean" end},
+  bits = {"4, 8 or 32", function(x) return x == 4 or x == 8 or x == 32 end},
   min_8bit_size = {"0 or more", function(x) return is_number(x) and x >= 0 end},
-  betas = {"two numbers from 0 to below 1", function(x)
-    if type(x) ~= "table" or #x ~= 2 then return false end
-    for _, beta in ipairs(x) do
-      if not is_number(beta) or beta < 0 or beta >= 1 then return false end
-    end
-    return true
-  end},
+  correction_bits = {"0, 8 or 16", function(x) return x == 0 or x == 8 or x == 16 end},
 }
 
 local function shown_list(x)
@@ -58,26 +47,59 @@ local function shown_list(x)
   return "{" .. table.concat(parts, ", ") .. "}"
 end
 
+local function contains(list, wanted)
+  for _, value in ipairs(list) do
+    if value == wanted then return true end
+  end
+  return false
+end
+
+local function fail_value(who, name, value, expected)
+  error(("%s: %s is %s, expected %s"):format(who, name, shown_list(value), expected), 0)
+end
+
+-- Names of all options of a rule's optimizer, its own first behind lr.
+local function names_of(rule, more)
+  local names = {"lr"}
+  for _, option in ipairs(rule.options) do names[#names + 1] = option.name end
+  for _, list in ipairs {COMMON, more} do
+    for _, name in ipairs(list) do
+      if not contains(names, name) then names[#names + 1] = name end
+    end
+  end
+  return names
+end
+
+local function check_values(who, given, rule)
+  for name, check in pairs(CHECKS) do
+    if given[name] ~= nil and not check[2](given[name]) then
+      fail_value(who, name, given[name], check[1])
+    end
+  end
+  for _, option in ipairs(rule.options) do
+    local value = given[option.name]
+    if value ~= nil and not option.fits(value) then
+      fail_value(who, option.name, value, option.expected)
+    end
+  end
+  if given.decoupled ~= nil and rule.decay == "own" then
+    error(("%s: decoupled: %s does its weight decay itself"):format(who, rule.name), 0)
+  end
+  format.check(who, given)
+end
+
 --- Check one table of options; what is nil stays open.
-local function check_options(who, given, names)
+local function check_options(who, given, rule, more)
   if type(given) ~= "table" then
     error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
   end
-  for key, value in pairs(given) do
-    local known = false
-    for _, name in ipairs(names) do known = known or key == name end
-    if not known then
+  local names = names_of(rule, more)
+  for key in pairs(given) do
+    if not contains(names, key) then
       error(("%s: %s"):format(who, nearest.message("option", tostring(key), names)), 0)
     end
-    local check = CHECKS[key]
-    if check and not check[2](value) then
-      error(("%s: %s is %s, expected %s"):format(who, key, shown_list(value), check[1]), 0)
-    end
   end
-  local format = given.format
-  if format ~= nil and not BLOCK_SIZES[format] then
-    error(("%s: %s"):format(who, nearest.message("format", tostring(format), FORMATS)), 0)
-  end
+  check_values(who, given, rule)
 end
 
 --- One parameter of a list: a tensor, or {name=, tensor=, bits=}.
@@ -88,9 +110,7 @@ local function parameter_of(who, entry, place)
       type(entry)), 0)
   end
   for key in pairs(entry) do
-    local known = false
-    for _, name in ipairs(PARAMETER_NAMES) do known = known or key == name end
-    if not known then
+    if not contains(PARAMETER_NAMES, key) then
       error(("%s: parameter %d: %s"):format(who, place,
         nearest.message("field", tostring(key), PARAMETER_NAMES)), 0)
     end
@@ -107,86 +127,135 @@ local function parameter_of(who, entry, place)
     error(("%s: bits of parameter %s is %s, expected %s"):format(who, name, show(entry.bits),
       CHECKS.bits[1]), 0)
   end
-  return {name = name, tensor = entry.tensor, bits = entry.bits}
+  return {name = name, tensor = entry.tensor, bits = entry.bits, lookup = entry.lookup}
 end
 
 local function is_group(entry) return type(entry) == "table" and entry.params ~= nil end
 
---- State bits of a parameter, and why they are 32 where the optimizer's are 8.
-local function choose_bits(parameter, group, usual)
-  if group.bits == 32 then return 32, usual == 8 and "asked for by the group" or nil end
+-- Bits of a parameter's state, and why they are 32 where the optimizer's are fewer.
+local function choose_bits(parameter, override, group)
+  local usual = group.bits
+  if override.bits then
+    return override.bits, override.bits == 32 and usual ~= 32 and "asked for by its name" or nil
+  end
+  if usual == 32 then return 32 end
   if parameter.bits == 32 then return 32, "asked for by the layer" end
-  if parameter.bits == 8 then return 8 end
+  if parameter.bits then return parameter.bits end
   if parameter.tensor:size() < group.min_8bit_size then
     return 32, ("fewer than %d elements"):format(group.min_8bit_size)
   end
-  return 8
+  return usual
 end
 
-local function copy_betas(betas) return {betas[1], betas[2]} end
+local function copied(value)
+  if type(value) ~= "table" or value.signed or value.unsigned then return value end
+  local copy = {}
+  for i, x in ipairs(value) do copy[i] = x end
+  return copy
+end
 
 --- A group with every option filled in: its own, else the optimizer's, else the default.
-local function complete(own, options, defaults)
-  local group = {}
-  for _, name in ipairs(NAMES) do
+local function complete(own, options, rule, bits)
+  local group, defaults = {}, {
+    lr = rule.lr, weight_decay = rule.weight_decay, bits = bits, min_8bit_size = 4096,
+    correction_bits = 0, decoupled = rule.decay == "decoupled",
+  }
+  for _, option in ipairs(rule.options) do defaults[option.name] = option.usual end
+  for _, name in ipairs(names_of(rule, {})) do
     group[name] = own[name]
     if group[name] == nil then group[name] = options[name] end
     if group[name] == nil then group[name] = defaults[name] end
+    group[name] = copied(group[name])
   end
-  group.betas = copy_betas(group.betas)
-  group.block_size = group.block_size or BLOCK_SIZES[group.format]
+  if rule.decay == "own" then group.decoupled = nil end
+  for name, value in pairs(format.resolve({own, options}, group.bits)) do group[name] = value end
   return group
+end
+
+local function checked_overrides(who, given, names, rule)
+  if given == nil then return {} end
+  local by_name = patterns.resolve(who .. ": overrides", given, names)
+  for name, options in pairs(by_name) do
+    for key in pairs(options) do
+      if not OVERRIDES[key] then
+        local known = {}
+        for other in pairs(OVERRIDES) do known[#known + 1] = other end
+        table.sort(known)
+        error(("%s: overrides: %s"):format(who, nearest.message("option", tostring(key), known)), 0)
+      end
+    end
+    check_values(("%s: overrides of %s"):format(who, name), options, rule)
+  end
+  return by_name
+end
+
+local function settle(parameter, override, group, own, options)
+  parameter.bits, parameter.why = choose_bits(parameter, override, group)
+  parameter.format = format.resolve({override, own, options}, parameter.bits)
+  parameter.correction_bits = override.correction_bits or group.correction_bits
+  if parameter.tensor:dtype() ~= "bf16" then parameter.correction_bits = 0 end
+  parameter.rule = override.rule
 end
 
 --- Groups of parameters, checked and complete.
 -- @tparam string who the optimizer's name, for errors
 -- @tparam table parameters as optim.adam takes them
 -- @tparam table options
--- @tparam table defaults
--- @treturn table groups, each with lr, betas, ... and a list `parameters` of
--- {name, tensor, bits, why}
-function M.groups(who, parameters, options, defaults)
+-- @tparam table rule of octet.optim.rules
+-- @tparam number bits of the state, where nothing else is said
+-- @treturn table groups, each with lr, betas, ... and a list `parameters` of {name, tensor, bits,
+-- why, format, correction_bits, rule}
+function M.groups(who, parameters, options, rule, bits)
   if type(parameters) ~= "table" then
     error(("%s: parameters are a %s, expected a list"):format(who, type(parameters)), 0)
   end
-  check_options(who, options, NAMES)
+  check_options(who, options, rule, {"overrides"})
   local raw = parameters
   if #parameters == 0 then error(who .. ": the list of parameters is empty", 0) end
   if not is_group(parameters[1]) then raw = {{params = parameters}} end
-  local groups, names, place = {}, {}, 0
+  local groups, by_name, names = {}, {}, {}
   for i, own in ipairs(raw) do
     if not is_group(own) then
       error(("%s: entry %d is no group, expected {params = {...}}, as the first is"):format(who, i),
         0)
     end
-    check_options(("%s: group %d"):format(who, i), own, GROUP_NAMES)
+    check_options(("%s: group %d"):format(who, i), own, rule, {"params"})
     if type(own.params) ~= "table" then
       error(("%s: params of group %d is a %s, expected a list"):format(who, i, type(own.params)), 0)
     end
-    local group = complete(own, options, defaults)
-    group.parameters = {}
+    groups[i] = complete(own, options, rule, bits)
+    groups[i].parameters = {}
     for _, entry in ipairs(own.params) do
-      place = place + 1
-      local parameter = parameter_of(who, entry, place)
-      if names[parameter.name] then
+      local parameter = parameter_of(who, entry, #names + 1)
+      if by_name[parameter.name] then
         error(("%s: two parameters are named %s"):format(who, show(parameter.name)), 0)
       end
-      names[parameter.name] = true
-      parameter.bits, parameter.why = choose_bits(parameter, group, options.bits or defaults.bits)
-      group.parameters[#group.parameters + 1] = parameter
+      by_name[parameter.name] = parameter
+      names[#names + 1] = parameter.name
+      table.insert(groups[i].parameters, parameter)
     end
-    groups[i] = group
   end
-  if place == 0 then error(who .. ": the groups have no parameters", 0) end
+  if #names == 0 then error(who .. ": the groups have no parameters", 0) end
+  local overrides = checked_overrides(who, options.overrides, names, rule)
+  for i, group in ipairs(groups) do
+    for _, parameter in ipairs(group.parameters) do
+      settle(parameter, overrides[parameter.name] or {}, group, raw[i], options)
+    end
+  end
   return groups
 end
 
 --- Check numbers that may have been changed since.
-function M.check_group(who, group)
-  for _, name in ipairs {"lr", "betas", "eps", "weight_decay"} do
-    if not CHECKS[name][2](group[name]) then
-      error(("%s: %s is %s, expected %s"):format(who, name, shown_list(group[name]),
-        CHECKS[name][1]), 0)
+-- @tparam string who
+-- @tparam table group
+-- @tparam table rule
+function M.check_group(who, group, rule)
+  for _, name in ipairs {"lr", "weight_decay"} do
+    if not CHECKS[name][2](group[name]) then fail_value(who, name, group[name], CHECKS[name][1]) end
+  end
+  for _, option in ipairs(rule.options) do
+    if not option.fits(group[option.name]) then
+      fail_value(who, option.name, group[option.name], option.expected)
     end
   end
 end
@@ -194,9 +263,7 @@ end
 --- Check options of a call, such as those of step.
 function M.check_names(who, given, names)
   for key in pairs(given) do
-    local known = false
-    for _, name in ipairs(names) do known = known or key == name end
-    if not known then
+    if not contains(names, key) then
       error(("%s: %s"):format(who, nearest.message("option", tostring(key), names)), 0)
     end
   end

@@ -1,0 +1,84 @@
+/* optim.h - an optimizer from within: its groups, its parameters with their state, and the room for
+ * a step's work. */
+#ifndef OCT_CORE_OPTIM_H
+#define OCT_CORE_OPTIM_H
+#include "core/octet.h"
+#include "core/rules.h"
+#include "kernels/kernels.h"
+
+enum { OCT_GROUPS = 4096 };
+
+typedef struct oct_optim_group_numbers {
+    const oct_rule *rule;          /* NULL: nothing was said of it */
+    double lr, weight_decay;
+    int decay;                     /* OCT_DECAY_... */
+    double options[OCT_RULE_OPTIONS];
+} oct_optim_group_numbers;
+
+/* A parameter and its state. */
+typedef struct oct_optim_member {
+    oct_tensor *parameter;
+    char *name;
+    const oct_rule *rule;
+    oct_tensor *tensors[OCT_STATE_TENSORS];
+    const oct_map *maps[OCT_STATES];
+    oct_optim_error *errors;       /* of the last step, by state; NULL where nobody wants to know */
+    int group, bits, flags, correction_bits;
+    int64_t block, steps;
+    uint64_t random_base;          /* its first block within a step's */
+} oct_optim_member;
+
+/* Pieces, bundled into units. */
+typedef struct oct_optim_cut {
+    oct_optim_piece *pieces;
+    int64_t *units;
+    int64_t unit_count;
+} oct_optim_cut;
+
+struct oct_optim {
+    int kernels;                   /* oct_optim_kernels */
+    oct_optim_group_numbers *groups;
+    int group_count;
+    oct_optim_member *members;
+    int64_t count, room;
+    uint64_t random_blocks;        /* that a step takes */
+    /* The work of a step, with room for all members. */
+    oct_optim_slot *slots;
+    int64_t *slot_member;          /* whose slot it is */
+    oct_optim_cut all, first;      /* all pieces; those that a first pass goes over */
+    double *sums;                  /* by piece, as the rest */
+    oct_optim_measure *measures;
+    oct_optim_error *errors;       /* [pieces][OCT_STATES]; NULL unless they are watched */
+    int64_t piece_room;
+};
+
+static inline int64_t oct_blocks_of(int64_t size, int64_t block)
+{
+    return (size + block - 1) / block;
+}
+static inline int64_t oct_pieces_of(int64_t size) { return oct_blocks_of(size, OCT_OPTIM_PIECE); }
+
+/* A step's numbers that are not the rule's. */
+typedef struct oct_step_scale { double grad_scale, grad_limit; } oct_step_scale;
+
+/* 1 where the parameter has a gradient to be stepped with. */
+int oct_optim_has_gradient(const oct_tensor *parameter);
+/* A slot for a member with its gradient; numbers and random offsets are still open. */
+void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m);
+/* The numbers of the member's step, of which there have been m->steps with this one. */
+oct_numbers oct_optim_numbers(const oct_optim *o, const oct_optim_member *m, oct_step_scale scale,
+                              double param_norm, double other_norm);
+/* Run one slot by itself. Returns how many elements were left out. */
+int64_t oct_optim_run(const oct_optim *o, const oct_optim_slot *slot);
+
+/* One step of a member that is a matrix (core/muon.c, core/adafactor.c). `slot` is complete but for
+ * its numbers. */
+int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_optim_slot *slot,
+                  oct_step_scale scale);
+int oct_adafactor_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_optim_slot *slot,
+                       oct_step_scale scale);
+/* Rows and columns of a parameter taken as a matrix: the first dimension, and all others together;
+ * 0 where it is none. */
+int oct_optim_is_matrix(int64_t *rows, int64_t *columns, const oct_tensor *parameter);
+
+#endif

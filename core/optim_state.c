@@ -1,0 +1,81 @@
+/* optim_state.c - an optimizer's state from outside: its tensors, steps and errors, one by one. */
+#include <math.h>
+
+#include "core/error.h"
+#include "core/optim.h"
+#include "core/tensor.h"
+
+static int check_index(const oct_optim *o, int64_t index)
+{
+    if (index >= 0 && index < o->count) return 0;
+    return oct_fail("optim: parameter %lld, expected 0 to %lld", (long long)index,
+                    (long long)o->count - 1);
+}
+
+int oct_optim_state(oct_tensor **out, oct_optim *o, int64_t index, int which)
+{
+    OCT_TRY(check_index(o, index));
+    if (which < 0 || which >= OCT_STATE_TENSORS)
+        return oct_fail("optim: state %d, expected 0 to %d", which, OCT_STATE_TENSORS - 1);
+    *out = oct_tensor_retain(o->members[index].tensors[which]);
+    return 0;
+}
+
+int oct_optim_steps(int64_t *steps, oct_optim *o, int64_t index, int64_t set)
+{
+    OCT_TRY(check_index(o, index));
+    if (set < -1) return oct_fail("optim: %lld steps, expected 0 or more", (long long)set);
+    if (set >= 0) o->members[index].steps = set;
+    *steps = o->members[index].steps;
+    return 0;
+}
+
+int oct_optim_error_sums(double *sums, oct_optim *o, int64_t index, int state)
+{
+    OCT_TRY(check_index(o, index));
+    if (state < 0 || state >= OCT_STATES)
+        return oct_fail("optim: state %d, expected 0 to %d", state, OCT_STATES - 1);
+    const oct_optim_error *errors = o->members[index].errors;
+    oct_optim_error e = errors ? errors[state] : (oct_optim_error){0};
+    sums[0] = e.absolute;
+    sums[1] = e.relative;
+    sums[2] = e.magnitude;
+    sums[3] = (double)e.zeros;
+    sums[4] = (double)e.not_zero;
+    sums[5] = (double)e.saturated;
+    return 0;
+}
+
+/* 1 where every number is finite and below the limit in magnitude, and none is negative where they
+ * must not be. */
+static int is_sound(const oct_tensor *t, int negative_too)
+{
+    const float *x = oct_f32(t);
+    for (int64_t i = 0; i < t->size; i++)
+        if (!(fabsf(x[i]) < OCT_STATE_LIMIT) || (x[i] < 0 && !negative_too)) return 0;
+    return 1;
+}
+
+static int check_tensor(const oct_optim_member *m, int which, int negative_too, const char *state,
+                        const char *part)
+{
+    const oct_tensor *t = m->tensors[which];
+    if (!t || t->dtype != OCT_F32 || is_sound(t, negative_too)) return 0;
+    return oct_fail("optim: state %s.%s%s holds a number that no step leaves (NaN, infinite, too "
+                    "large%s)", m->name, state, part, negative_too ? "" : ", or negative");
+}
+
+int oct_optim_check(oct_optim *o)
+{
+    for (int64_t i = 0; i < o->count; i++) {
+        const oct_optim_member *m = o->members + i;
+        for (int j = 0; j < OCT_STATES; j++) {
+            const oct_rule_state_kind *s = m->rule->state + j;
+            OCT_TRY(check_tensor(m, OCT_STATE_VALUES + j, s->kind == OCT_STATE_SIGNED, s->name, ""));
+            OCT_TRY(check_tensor(m, OCT_STATE_ABSMAX + j, 0, s->name, ".absmax"));
+        }
+        OCT_TRY(check_tensor(m, OCT_STATE_ROW, 0, "row", ""));
+        OCT_TRY(check_tensor(m, OCT_STATE_COLUMN, 0, "column", ""));
+    }
+    return 0;
+}

@@ -1,0 +1,361 @@
+/* optim_step.c - a step: its numbers, the cut of its work, and the launches of kernels that it is:
+ * one for all parameters, with one before it where norms or a tensor's scale must be known first. */
+#include <math.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/optim.h"
+#include "core/random.h"
+#include "core/tape.h"
+#include "core/tensor.h"
+
+int oct_optim_has_gradient(const oct_tensor *p)
+{
+    return p->requires_grad && p->grad && !p->grad_is_empty && p->grad->storage;
+}
+
+oct_numbers oct_optim_numbers(const oct_optim *o, const oct_optim_member *m, oct_step_scale scale,
+                              double param_norm, double other_norm)
+{
+    const oct_optim_group_numbers *g = o->groups + m->group;
+    oct_numbers n = {
+        .grad_scale = (float)scale.grad_scale, .grad_limit = (float)scale.grad_limit,
+        .coupled_decay = g->decay == OCT_DECAY_COUPLED ? (float)g->weight_decay : 0,
+        .keep = g->decay == OCT_DECAY_DECOUPLED ? (float)(1 - g->lr * g->weight_decay) : 1,
+        .step = (float)g->lr,
+    };
+    oct_rule_input in = {
+        .options = g->options, .lr = g->lr, .weight_decay = g->weight_decay, .step = m->steps,
+        .param_norm = param_norm, .other_norm = other_norm,
+    };
+    m->rule->numbers(&n, &in);
+    return n;
+}
+
+static int number_format(const oct_tensor *t)
+{
+    return t->dtype == OCT_BF16 ? OCT_NUMBER_BF16 : OCT_NUMBER_F32;
+}
+
+void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m)
+{
+    const oct_tensor *p = m->parameter, *correction = m->tensors[OCT_STATE_CORRECTION];
+    *slot = (oct_optim_slot){
+        .param = oct_data(p), .param_format = number_format(p), .size = p->size,
+        .grad = oct_data(p->grad), .grad_format = number_format(p->grad),
+        .correction = correction ? oct_data(correction) : NULL,
+        .correction_bits = m->correction_bits, .arithmetic = m->rule->arithmetic, .bits = m->bits,
+        .block = m->block, .root = m->bits != 32 && (m->flags & OCT_FORMAT_ROOT),
+        .stochastic = m->bits != 32 && (m->flags & OCT_FORMAT_STOCHASTIC),
+        .whole = m->bits != 32 && (m->flags & OCT_FORMAT_WHOLE), .norms = m->rule->norms,
+    };
+    for (int j = 0; j < OCT_STATES; j++) {
+        const oct_tensor *values = m->tensors[OCT_STATE_VALUES + j];
+        if (!values) continue;
+        if (m->bits == 32) {
+            slot->state[j].values = oct_f32(values);
+        } else {
+            slot->state[j].codes = oct_u8(values);
+            slot->state[j].absmax = oct_f32(m->tensors[OCT_STATE_ABSMAX + j]);
+            slot->state[j].map = m->maps[j];
+        }
+    }
+}
+
+/* ---- cutting --------------------------------------------------------------------------------- */
+
+static int needs_first_pass(const oct_optim_slot *s)
+{
+    return s->whole || s->norms == OCT_NORMS_DIRECTION;
+}
+
+/* Add a slot's pieces; `bundled`: elements in the unit under way, OCT_OPTIM_PIECE at first. */
+static void cut_slot(oct_optim_cut *cut, int64_t *pieces, int64_t *bundled, int64_t slot,
+                     int64_t size)
+{
+    for (int64_t first = 0; first < size; first += OCT_OPTIM_PIECE) {
+        int64_t rest = size - first, count = rest < OCT_OPTIM_PIECE ? rest : OCT_OPTIM_PIECE;
+        if (*bundled + count > OCT_OPTIM_PIECE) {
+            cut->units[cut->unit_count++] = *pieces;
+            *bundled = 0;
+        }
+        *bundled += count;
+        cut->pieces[(*pieces)++] = (oct_optim_piece){slot, first, count};
+    }
+}
+
+/* Cut what has a gradient into pieces, and bundle pieces into units of about a whole piece's size.
+ * Returns how many slots there are. matrices 0: without those that are stepped by themselves.
+ * only: the one member that is wanted, or -1. */
+static int64_t plan(oct_optim *o, int matrices, int64_t only)
+{
+    int64_t slots = 0, pieces = 0, firsts = 0, bundled = OCT_OPTIM_PIECE, first_bundled = bundled;
+    o->all.unit_count = o->first.unit_count = 0;
+    int64_t end = only < 0 ? o->count : only + 1;
+    for (int64_t i = only < 0 ? 0 : only; i < end; i++) {
+        const oct_optim_member *m = o->members + i;
+        if (!oct_optim_has_gradient(m->parameter)) continue;
+        if (!matrices && m->rule->matrix != OCT_MATRIX_PLAIN) continue;
+        oct_optim_slot *slot = o->slots + slots;
+        oct_optim_fill_slot(slot, m);
+        if (o->errors && m->bits != 32) slot->errors = o->errors + pieces * OCT_STATES;
+        o->slot_member[slots] = i;
+        cut_slot(&o->all, &pieces, &bundled, slots, slot->size);
+        if (needs_first_pass(slot))
+            cut_slot(&o->first, &firsts, &first_bundled, slots, slot->size);
+        slots++;
+    }
+    /* The end of the last unit; an optimizer without parameters has no room for it. */
+    if (o->all.units) o->all.units[o->all.unit_count] = pieces;
+    if (o->first.units) o->first.units[o->first.unit_count] = firsts;
+    if (o->errors) memset(o->errors, 0, (size_t)pieces * OCT_STATES * sizeof *o->errors);
+    return slots;
+}
+
+static oct_optim_work work_of(const oct_optim *o, const oct_optim_cut *cut)
+{
+    return (oct_optim_work){
+        .slots = o->slots, .pieces = cut->pieces, .units = cut->units,
+        .unit_count = cut->unit_count, .plain = o->kernels == OCT_KERNELS_PLAIN,
+    };
+}
+
+static int64_t launch(const oct_optim *o, const oct_optim_work *work)
+{
+    if (work->unit_count == 0) return 0;
+    return (o->kernels == OCT_KERNELS_SCALAR ? oct_optim_step_ref
+                                             : oct_kernels_now()->optim_step)(work);
+}
+
+int64_t oct_optim_run(const oct_optim *o, const oct_optim_slot *slot)
+{
+    /* Whole pieces of one slot: the room for all of them is there. */
+    oct_optim_cut cut = {.pieces = o->first.pieces, .units = o->first.units};
+    int64_t pieces = 0, bundled = OCT_OPTIM_PIECE;
+    cut_slot(&cut, &pieces, &bundled, 0, slot->size);
+    cut.units[cut.unit_count] = pieces;
+    oct_optim_work work = work_of(o, &cut);
+    work.slots = slot;
+    return launch(o, &work);
+}
+
+/* ---- norms ----------------------------------------------------------------------------------- */
+
+static void squares(double *sums, int64_t *not_finite, const oct_optim *o,
+                    const oct_optim_work *work, int of_params)
+{
+    *not_finite = 0;
+    if (work->unit_count == 0) return;
+    if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_squares_ref(sums, not_finite, work, of_params);
+    else oct_kernels_now()->optim_squares(sums, not_finite, work, of_params);
+}
+
+static int check_alive(const oct_optim *o)
+{
+    for (int64_t i = 0; i < o->count; i++)
+        OCT_TRY(oct_check(o->members[i].parameter, "optim", o->members[i].name,
+                          o->members[i].parameter->dtype));
+    return 0;
+}
+
+int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
+{
+    OCT_TRY(check_alive(o));
+    plan(o, 1, -1);
+    oct_optim_work work = work_of(o, &o->all);
+    double sum = 0;
+    squares(o->sums, not_finite, o, &work, 0);
+    for (int64_t i = 0; work.unit_count > 0 && i < work.units[work.unit_count]; i++)
+        sum += o->sums[i];
+    *norm = sqrt(sum);
+    return 0;
+}
+
+/* The numbers of all slots, with the norms over their tensors where `sums` gives their squares. */
+static void set_numbers(oct_optim *o, int64_t slots, oct_step_scale scale)
+{
+    for (int64_t k = 0; k < slots; k++)
+        o->slots[k].numbers =
+            oct_optim_numbers(o, o->members + o->slot_member[k], scale, 0, 0);
+}
+
+/* LARS: norms of parameters and gradients. */
+static void set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
+{
+    oct_optim_work work = work_of(o, &o->all);
+    int64_t not_finite, pieces = work.unit_count > 0 ? work.units[work.unit_count] : 0, i = 0;
+    int any = 0;
+    for (int64_t k = 0; k < slots; k++) any |= o->slots[k].norms == OCT_NORMS_GRADIENT;
+    if (!any) return;
+    squares(o->sums, &not_finite, o, &work, 0);
+    for (int64_t j = 0; j < pieces; j++) o->measures[j].other_squares = o->sums[j];
+    squares(o->sums, &not_finite, o, &work, 1);
+    for (int64_t k = 0; k < slots; k++) {
+        double params = 0, gradients = 0;
+        for (; i < pieces && work.pieces[i].slot == k; i++) {
+            params += o->sums[i];
+            gradients += o->measures[i].other_squares;
+        }
+        if (o->slots[k].norms == OCT_NORMS_GRADIENT)
+            o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale,
+                                                    sqrt(params),
+                                                    sqrt(gradients) * fabs(scale.grad_scale));
+    }
+}
+
+/* LAMB: norms of parameters and directions. One scale a tensor: what it will be. */
+static void run_first_pass(oct_optim *o, oct_step_scale scale)
+{
+    oct_optim_work work = work_of(o, &o->first);
+    if (work.unit_count == 0) return;
+    if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_measure_ref(o->measures, &work);
+    else oct_kernels_now()->optim_measure(o->measures, &work);
+    for (int64_t i = 0, pieces = work.units[work.unit_count]; i < pieces;) {
+        int64_t k = work.pieces[i].slot;
+        oct_optim_measure sum = {0};
+        for (; i < pieces && work.pieces[i].slot == k; i++) {
+            sum.param_squares += o->measures[i].param_squares;
+            sum.other_squares += o->measures[i].other_squares;
+            for (int j = 0; j < OCT_STATES; j++)
+                sum.absmax[j] = fmaxf(sum.absmax[j], o->measures[i].absmax[j]);
+        }
+        memcpy(o->slots[k].next_absmax, sum.absmax, sizeof sum.absmax);
+        if (o->slots[k].norms == OCT_NORMS_DIRECTION)
+            o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale,
+                                                    sqrt(sum.param_squares),
+                                                    sqrt(sum.other_squares));
+    }
+}
+
+static void keep_whole_scales(const oct_optim_slot *s)
+{
+    for (int j = 0; s->whole && j < OCT_STATES; j++)
+        if (s->state[j].absmax)
+            *s->state[j].absmax = s->next_absmax[j] < OCT_ABSMAX_LEAST ? 0 : s->next_absmax[j];
+}
+
+static void keep_errors(oct_optim *o, int64_t slots)
+{
+    const oct_optim_work work = work_of(o, &o->all);
+    for (int64_t k = 0; k < slots; k++)
+        memset(o->members[o->slot_member[k]].errors, 0, OCT_STATES * sizeof *o->errors);
+    for (int64_t i = 0; work.unit_count > 0 && i < work.units[work.unit_count]; i++)
+        for (int j = 0; j < OCT_STATES; j++) {
+            const oct_optim_error *e = o->errors + i * OCT_STATES + j;
+            oct_optim_error *sum = o->members[o->slot_member[work.pieces[i].slot]].errors + j;
+            sum->absolute += e->absolute;
+            sum->relative += e->relative;
+            sum->magnitude += e->magnitude;
+            sum->zeros += e->zeros;
+            sum->not_zero += e->not_zero;
+            sum->saturated += e->saturated;
+        }
+}
+
+/* ---- the step -------------------------------------------------------------------------------- */
+
+static void begin_member(oct_optim_member *m, oct_optim_slot *slot, uint64_t random_offset)
+{
+    int states_draw = m->bits != 32 && (m->flags & OCT_FORMAT_STOCHASTIC);
+    slot->seed = oct_random_seed();
+    slot->random_offset = random_offset + m->random_base;
+    slot->param_random_offset =
+        slot->random_offset + (states_draw ? 4 * (uint64_t)oct_blocks_of(slot->size, 64) : 0);
+    m->steps++;
+    m->parameter->storage->version++;
+}
+
+static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m,
+                       uint64_t random_offset, oct_step_scale scale)
+{
+    oct_optim_slot slot;
+    oct_optim_fill_slot(&slot, m);
+    begin_member(m, &slot, random_offset);
+    return (m->rule->matrix == OCT_MATRIX_ORTHOGONAL ? oct_muon_step : oct_adafactor_step)(
+        left_out, o, m, &slot, scale);
+}
+
+static int check_step(const oct_optim *o, oct_step_scale scale)
+{
+    if (!isfinite(scale.grad_scale)) return oct_fail("optim: the gradients' scale is not finite");
+    if (!(scale.grad_limit > 0)) return oct_fail("optim: clip_value is not above 0");
+    return check_alive(o);
+}
+
+/* The members that have been planned. */
+static int64_t step_slots(oct_optim *o, int64_t slots, uint64_t random_offset, oct_step_scale scale)
+{
+    for (int64_t k = 0; k < slots; k++)
+        begin_member(o->members + o->slot_member[k], o->slots + k, random_offset);
+    set_numbers(o, slots, scale);
+    set_gradient_norms(o, slots, scale);
+    run_first_pass(o, scale);
+    oct_optim_work work = work_of(o, &o->all);
+    int64_t left_out = launch(o, &work);
+    for (int64_t k = 0; k < slots; k++) keep_whole_scales(o->slots + k);
+    if (o->errors) keep_errors(o, slots);
+    return left_out;
+}
+
+int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale, double grad_limit)
+{
+    oct_step_scale scale = {grad_scale, grad_limit};
+    OCT_TRY(check_step(o, scale));
+    uint64_t random_offset = oct_random_take(OCT_STREAM_OPTIMIZER, o->random_blocks);
+    int64_t total = step_slots(o, plan(o, 0, -1), random_offset, scale);
+    for (int64_t i = 0; i < o->count; i++) {
+        oct_optim_member *m = o->members + i;
+        int64_t count = 0;
+        if (m->rule->matrix == OCT_MATRIX_PLAIN || !oct_optim_has_gradient(m->parameter)) continue;
+        OCT_TRY(step_matrix(&count, o, m, random_offset, scale));
+        total += count;
+    }
+    *left_out = total;
+    return 0;
+}
+
+/* ---- a step within backward ------------------------------------------------------------------ */
+
+typedef struct release {
+    oct_optim *o;
+    uint64_t random_offset;
+    oct_step_scale scale;
+    int64_t left_out;
+} release;
+
+static int64_t find_member(const oct_optim *o, const oct_tensor *parameter)
+{
+    for (int64_t i = 0; i < o->count; i++)
+        if (o->members[i].parameter == parameter) return i;
+    return -1;
+}
+
+/* Called by the tape when nothing more will be added to a parameter's gradient. */
+static int step_complete(void *context, oct_tensor *parameter)
+{
+    release *r = context;
+    int64_t index = find_member(r->o, parameter), count = 0;
+    if (index < 0 || !oct_optim_has_gradient(parameter)) return 0;
+    oct_optim_member *m = r->o->members + index;
+    if (m->rule->matrix == OCT_MATRIX_PLAIN) {
+        int64_t slots = plan(r->o, 0, index);
+        count = step_slots(r->o, slots, r->random_offset, r->scale);
+    } else {
+        OCT_TRY(step_matrix(&count, r->o, m, r->random_offset, r->scale));
+    }
+    r->left_out += count;
+    oct_tensor_release(parameter->grad);
+    parameter->grad = NULL;
+    return 0;
+}
+
+int oct_optim_step_backward(int64_t *left_out, oct_optim *o, oct_tensor *loss, double grad_scale,
+                            double grad_limit)
+{
+    release r = {.o = o, .scale = {grad_scale, grad_limit}};
+    OCT_TRY(check_step(o, r.scale));
+    r.random_offset = oct_random_take(OCT_STREAM_OPTIMIZER, o->random_blocks);
+    OCT_TRY(oct_backward_with(loss, step_complete, &r));
+    *left_out = r.left_out;
+    return 0;
+}

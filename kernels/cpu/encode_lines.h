@@ -1,0 +1,199 @@
+/* encode_lines.h - values to codes in a map of lines (kernels/map.h), GROUP elements at a time. */
+#ifndef OCT_ENCODE_LINES_H
+#define OCT_ENCODE_LINES_H
+#include "kernels/cpu/codes.h"
+#include "kernels/cpu/draws.h"
+
+/* The line of the segment that a magnitude lies in. */
+typedef struct line { vf slope, offset; } line;
+
+/* Below this, positions are all alike: nearest to 0. */
+#define OCTAVE_LEAST 0x1p-23f
+
+#if defined(OCT_ISA_avx512)
+
+/* Distance to the nearest whole number, signed. */
+INLINE vf from_whole(vf x) { return (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT); }
+/* `magnitude`, not negative, with the sign that x has not. */
+INLINE vf with_other_sign(vf magnitude, vf x)
+{
+    return (vf)_mm512_ternarylogic_epi32((__m512i)magnitude, (__m512i)x,
+                                         _mm512_set1_epi32((int)0x80000000), 0xF2);
+}
+
+/* Tables by which lines are found, held in registers over a block: read from memory they would cost
+ * more than all else in encoding. The empty instruction keeps the compiler from reading them again.
+ */
+#define IN_REGISTER(x) __asm__("" : "+v"(x))
+
+typedef struct tables {
+    __m512 first[2], second[2], end, slope, offset;
+    __m512i segment[2];            /* of octaves, or of cells, as bytes */
+} tables;
+
+INLINE tables tables_of(const oct_lines *lines, int cells)
+{
+    tables t;
+    for (int i = 0; i < 2; i++) {
+        if (cells) {
+            t.segment[i] = _mm512_loadu_si512(lines->cell_segment + 64 * i);
+        } else {
+            t.segment[i] = _mm512_loadu_si512(lines->octave_segment + 16 * i);
+            t.first[i] = _mm512_loadu_ps(lines->octave_first + 16 * i);
+            t.second[i] = _mm512_loadu_ps(lines->octave_second + 16 * i);
+            IN_REGISTER(t.first[i]);
+            IN_REGISTER(t.second[i]);
+        }
+        IN_REGISTER(t.segment[i]);
+    }
+    t.end = _mm512_loadu_ps(lines->end);
+    t.slope = _mm512_loadu_ps(lines->slope);
+    t.offset = _mm512_loadu_ps(lines->offset);
+    if (cells) IN_REGISTER(t.end);
+    IN_REGISTER(t.slope);
+    IN_REGISTER(t.offset);
+    return t;
+}
+
+/* `magnitude` is OCTAVE_LEAST or more. cells 1: by AVX-512 VBMI. */
+INLINE line line_of(vf magnitude, const tables *t, int cells)
+{
+    const __m512i one = _mm512_set1_epi32(1);
+    __m512 y = (__m512)magnitude;
+    __m512i segment;
+    if (cells) {
+        /* The lowest byte of each lane counts; a look-up of floats reads 4 bits of it. */
+        segment = _mm512_srli_epi32((__m512i)magnitude, 21);
+        __asm__("vpermi2b %2, %1, %0" : "+v"(segment) : "v"(t->segment[0]), "v"(t->segment[1]));
+        __m512 end = _mm512_permutexvar_ps(segment, t->end);
+        __mmask16 past = _mm512_cmp_ps_mask(y, end, _CMP_GE_OQ);
+        segment = _mm512_mask_add_epi32(segment, past, segment, one);
+    } else {
+        __m512i octave = _mm512_srli_epi32((__m512i)magnitude, 23);
+        __m512 first = _mm512_permutex2var_ps(t->first[0], octave, t->first[1]);
+        __m512 second = _mm512_permutex2var_ps(t->second[0], octave, t->second[1]);
+        segment = _mm512_permutex2var_epi32(t->segment[0], octave, t->segment[1]);
+        __mmask16 past_first = _mm512_cmp_ps_mask(y, first, _CMP_GE_OQ);
+        __mmask16 past_second = _mm512_cmp_ps_mask(y, second, _CMP_GE_OQ);
+        segment = _mm512_mask_add_epi32(segment, past_first, segment, one);
+        segment = _mm512_mask_add_epi32(segment, past_second, segment, one);
+    }
+    return (line){(vf)_mm512_permutexvar_ps(segment, t->slope),
+                  (vf)_mm512_permutexvar_ps(segment, t->offset)};
+}
+
+#else
+
+INLINE vf from_whole(vf x)
+{
+    return x - (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE vf with_other_sign(vf magnitude, vf x)
+{
+    return (vf)((vi)magnitude | (~(vi)x & (int32_t)0x80000000));
+}
+
+typedef struct tables { const float *start, *slope, *offset; } tables;
+
+INLINE tables tables_of(const oct_lines *lines, int cells)
+{
+    return (tables){lines->start, lines->slope, lines->offset};
+}
+
+INLINE line line_of(vf magnitude, const tables *t, int cells)
+{
+    vi segment = {0};
+    for (int s = 1; s < OCT_SEGMENTS; s++) segment -= (vi)(magnitude >= vf_all(t->start[s]));
+    return (line){look_up(t->slope, segment), look_up(t->offset, segment)};
+}
+
+#endif
+
+/* x, which is not negative and below 1,000, where y is not 0, else 0: y's bits are many more. */
+INLINE vi unless_zero(vi x, vf y)
+{
+#if defined(OCT_ISA_avx512)
+    return (vi)_mm512_min_epu32((__m512i)x, (__m512i)y);
+#else
+    return (vi)_mm256_min_epu32((__m256i)x, (__m256i)y);
+#endif
+}
+
+/* A whole position as the code's place: signed maps run the other way here, from which 127 - x, the
+ * saturated byte, is the code. So entry 128 with a minus becomes 127, which is the last there is.
+ */
+INLINE vi placed(vf position, vf x, int is_signed)
+{
+    return truncated(is_signed ? with_other_sign(position, x) : position);
+}
+
+INLINE void store_codes(uint8_t *codes, const vi places[VECTORS], int is_signed)
+{
+    if (is_signed) store_signed(codes, places);
+    else store_unsigned(codes, places);
+}
+
+/* Positions that lie in doubt: the bound decides. */
+static __attribute__((noinline, cold)) void
+encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *map)
+{
+    tables t = tables_of(&map->nearest, 0);
+    vi places[VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        vf scaled = vf_load(x + v * LANES) * inverse;
+        vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
+        line l = line_of(magnitude, &t, 0);
+        vf position = vf_fma(magnitude, l.slope, l.offset), distance = vf_abs(from_whole(position));
+        vi upper = vf_to_int(position);                        /* the whole number next to it */
+        vi exact = upper + (vi)(magnitude < look_up(map->entry_bound, upper));
+        position = vf_select(vf_less(vf_all(map->doubt), distance), position, vi_to_float(exact));
+        places[v] = placed(position, scaled, map->is_signed);
+    }
+    store_codes(codes, places, map->is_signed);
+}
+
+/* x[count] times `inverse`, nearest; count is a multiple of GROUP. Doubt is a matter of one element
+ * in some ten thousand. */
+INLINE void encode_lines_nearest(uint8_t *codes, const float *x, int64_t count, float inverse,
+                           const oct_map *map, int is_signed)
+{
+    tables t = tables_of(&map->nearest, 0);
+    for (int64_t i = 0; i < count; i += GROUP) {
+        vf least = vf_all(1);
+        vi places[VECTORS];
+        for (int v = 0; v < VECTORS; v++) {
+            vf scaled = vf_load(x + i + v * LANES) * inverse;
+            vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
+            line l = line_of(magnitude, &t, 0);
+            vf position = vf_fma(magnitude, l.slope, l.offset);
+            least = lesser_magnitude(least, from_whole(position));
+            places[v] = placed(position, scaled, is_signed);
+        }
+        store_codes(codes + i, places, is_signed);
+        if (__builtin_expect(vm_any(vf_less(least, vf_all(map->doubt))), 0))
+            encode_doubtful(codes + i, x + i, inverse, map);
+    }
+}
+
+/* x[count] times `inverse`, to one of the two neighbours by the draws that come from `words`. */
+INLINE void encode_lines_chance(uint8_t *codes, const float *x, int64_t count, float inverse,
+                                const uint32_t *words, const oct_map *map, int is_signed, int cells)
+{
+    tables t = tables_of(&map->chance, cells);
+    vf factor = vf_all(inverse * map->chance.scale);
+    for (int64_t i = 0; i < count; i += GROUP) {
+        vi places[VECTORS];
+        #pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) {
+            vf scaled = vf_load(x + i + v * LANES) * factor;
+            vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
+            line l = line_of(magnitude, &t, cells);
+            vf position = vf_fma(magnitude, l.slope, l.offset) + one_and_draws(words + i / 4, v);
+            places[v] = is_signed ? placed(position, scaled, 1)
+                                  : unless_zero(truncated(position), scaled);
+        }
+        store_codes(codes + i, places, is_signed);
+    }
+}
+
+#endif

@@ -1,0 +1,159 @@
+--- How state of 8 or 4 bits is kept: formats by name, and the options that differ from one.
+-- @module octet.optim.format
+local ffi = require "ffi"
+local binding = require "octet.binding"
+local map = require "octet.optim.map"
+local nearest = require "octet.nearest"
+
+local C = binding.C
+
+local M = {}
+
+--- The formats. Each option can be said by itself, too, for a run, a group or a parameter.
+-- @field octet roots of second moments, rounded by chance, in blocks of 256
+-- @field paper the paper's: second moments themselves, to the nearest, in blocks of 2,048
+-- @field bnb today's bitsandbytes: as the paper's, in blocks of 256
+-- @field bnb-0.36 bitsandbytes 0.36.0 to 0.41.0, whose unsigned map ended at 0.0933
+M.NAMED = {
+  octet = {map = "dynamic", sqrt_v = true, rounding = "stochastic", block_size = 256,
+    scale = "block"},
+  paper = {map = "dynamic", sqrt_v = false, rounding = "nearest", block_size = 2048,
+    scale = "block"},
+  bnb = {map = "dynamic", sqrt_v = false, rounding = "nearest", block_size = 256, scale = "block"},
+  ["bnb-0.36"] = {map = "bnb-0.36", sqrt_v = false, rounding = "nearest", block_size = 2048,
+    scale = "block"},
+}
+
+--- Names of the formats, the default first.
+M.NAMES = {"octet", "paper", "bnb", "bnb-0.36"}
+
+--- Names of a format's options.
+M.FIELDS = {"map", "sqrt_v", "rounding", "block_size", "scale"}
+
+-- With 4 bits a block of 128, and for what is never negative a map that counts up linearly: of 16
+-- values, the dynamic map has too few near the top.
+local FOUR_BITS = {block_size = 128}
+
+local function shown(value)
+  return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
+end
+
+local function one_of(name, choices)
+  return function(who, value)
+    for _, choice in ipairs(choices) do
+      if value == choice then return end
+    end
+    error(("%s: %s"):format(who, nearest.message(name, tostring(value), choices)), 0)
+  end
+end
+
+local CHECKS = {
+  format = one_of("format", M.NAMES),
+  rounding = one_of("rounding", {"nearest", "stochastic"}),
+  scale = one_of("scale", {"block", "tensor"}),
+  sqrt_v = function(who, value)
+    if type(value) ~= "boolean" then
+      error(("%s: sqrt_v is %s, expected true or false"):format(who, shown(value)), 0)
+    end
+  end,
+  block_size = function(who, value)
+    if type(value) ~= "number" or value < 32 or value > 4096 or math.frexp(value) ~= 0.5 then
+      error(("%s: block_size is %s, expected a power of two from 32 to 4096"):format(who,
+        shown(value)), 0)
+    end
+  end,
+  map = function(who, value)
+    if type(value) == "string" then
+      one_of("map", map.NAMES)(who, value)
+    elseif type(value) ~= "table" or not (map.is_map(value.signed) or map.is_map(value.unsigned)) then
+      error(("%s: map is %s, expected a name or {signed = Map, unsigned = Map}"):format(who,
+        shown(value)), 0)
+    end
+  end,
+}
+
+--- Check those options of a table that belong to a format.
+-- @tparam string who for errors
+-- @tparam table given
+function M.check(who, given)
+  for name, check in pairs(CHECKS) do
+    if given[name] ~= nil then check(who, given[name]) end
+  end
+end
+
+--- What holds where several layers of options have something to say. The first layer that names a
+-- format settles what those behind it say of its options.
+-- @tparam {table,...} layers options of a parameter, its group, the optimizer: the nearest first
+-- @tparam number bits
+-- @treturn table format, map, sqrt_v, rounding, block_size, scale
+function M.resolve(layers, bits)
+  local resolved = {}
+  for _, layer in ipairs(layers) do
+    for _, name in ipairs(M.FIELDS) do
+      if resolved[name] == nil then resolved[name] = layer[name] end
+    end
+    resolved.format = layer.format
+    if layer.format then break end
+  end
+  resolved.format = resolved.format or M.NAMES[1]
+  local usual = M.NAMED[resolved.format]
+  for _, name in ipairs(M.FIELDS) do
+    if resolved[name] == nil and bits == 4 then resolved[name] = FOUR_BITS[name] end
+    if resolved[name] == nil then resolved[name] = usual[name] end
+  end
+  return resolved
+end
+
+local built = {}
+
+local function named(name, bits, sign)
+  local key = name .. bits .. sign
+  built[key] = built[key] or map.named(name, bits, sign)
+  return built[key]
+end
+
+--- The map of a format for state of a sign.
+-- @tparam table format as resolve() gives it
+-- @tparam number bits
+-- @tparam string sign "signed" or "unsigned"
+-- @treturn Map
+function M.map_of(format, bits, sign)
+  local own = format.map
+  if type(own) == "string" then return named(own, bits, sign) end
+  return own[sign] or named("dynamic", bits, sign)
+end
+
+--- A format's flags, as the library takes them.
+-- @treturn number
+function M.flags(format)
+  return (format.sqrt_v and tonumber(C.OCT_FORMAT_ROOT) or 0)
+    + (format.rounding == "stochastic" and tonumber(C.OCT_FORMAT_STOCHASTIC) or 0)
+    + (format.scale == "tensor" and tonumber(C.OCT_FORMAT_WHOLE) or 0)
+end
+
+local function map_text(format, sign)
+  local own = format.map
+  if type(own) == "string" then return own end
+  return own[sign] and own[sign].name or "dynamic"
+end
+
+--- What a parameter's state is kept in, in words that are the same for the same storage.
+-- @tparam number bits
+-- @tparam table format
+-- @treturn string "32 bits", or "8 bits, dynamic, sqrt_v, blocks of 256"
+function M.text(bits, format)
+  if bits == 32 then return "32 bits" end
+  local signed, unsigned = map_text(format, "signed"), map_text(format, "unsigned")
+  return ("%d bits, %s%s, %s"):format(bits,
+    signed == unsigned and signed or signed .. " and " .. unsigned,
+    format.sqrt_v and ", sqrt_v" or "",
+    format.scale == "tensor" and "one scale" or "blocks of " .. format.block_size)
+end
+
+--- Pointers of a format's two maps, for the library; with 32 bits none.
+function M.handles(format, bits)
+  if bits == 32 then return ffi.cast("oct_map *", nil), ffi.cast("oct_map *", nil) end
+  return M.map_of(format, bits, "signed").handle, M.map_of(format, bits, "unsigned").handle
+end
+
+return M
