@@ -98,8 +98,8 @@ describe("the stable embedding", function()
       assert.is_false(ok)
       return message
     end
-    assert.equal('nn.StableEmbedding: unknown option "layernorm"; it is one of layer_norm, bits32, '
-      .. "xavier", failure {layernorm = false})
+    assert.equal('nn.StableEmbedding: unknown option "layernorm"; it is one of layer_norm, xavier, '
+      .. "bits32", failure {layernorm = false})
     assert.equal("nn.StableEmbedding: bits32 is 8, expected true or false", failure {bits32 = 8})
     assert.equal("nn.StableEmbedding: options are a boolean, expected a table", failure(true))
   end)
