@@ -1,5 +1,5 @@
 --- A learning rate that falls where a metric no longer improves, by the rule of PyTorch's
--- ReduceLROnPlateau.
+-- ReduceLROnPlateau (with eps 0: a decay is never too small to be made).
 --
 --     local factor = optim.schedule.plateau {mode = "max", patience = 3}
 --     opt:step {lr_factor = factor(done)}
