@@ -101,9 +101,13 @@ int oct_concat(oct_tensor **out, oct_tensor **xs, int64_t count, int dim);
 /* Another type: f32, f16 and bf16 among each other (nearest even), i32 and u8 to and from f32. No
  * gradient passes. */
 int oct_cast(oct_tensor **out, oct_tensor *x, int dtype);
-/* In place, never recorded: dst = src (same size and type); every element = value (f32, i32, u8);
- * uniform in [low, high) and normal, from OCT_STREAM_INIT (f32). */
+/* In place, never recorded: dst = src (same size and type); the contents of a and b exchanged (same
+ * size and type, no memory shared); dst moved towards src, (1 - weight) dst + weight src with weight
+ * from 0 to 1 (same size, f32); every element = value (f32, i32, u8); uniform in [low, high) and
+ * normal, from OCT_STREAM_INIT (f32). */
 int oct_copy(oct_tensor *dst, oct_tensor *src);
+int oct_swap(oct_tensor *a, oct_tensor *b);
+int oct_lerp(oct_tensor *dst, oct_tensor *src, float weight);
 int oct_fill(oct_tensor *x, double value);
 int oct_uniform(oct_tensor *x, float low, float high);
 int oct_normal(oct_tensor *x, float mean, float deviation);

@@ -249,3 +249,21 @@ int oct_dropout(oct_tensor **out, oct_tensor *x, float p)
     *out = y;
     return 0;
 }
+
+/* ---- in place -------------------------------------------------------------------------------- */
+
+int oct_lerp(oct_tensor *dst, oct_tensor *src, float weight)
+{
+    OCT_TRY(oct_check(dst, "lerp", "the destination", OCT_F32));
+    OCT_TRY(oct_check(src, "lerp", "the source", OCT_F32));
+    if (dst->size != src->size)
+        return oct_fail("lerp: sizes differ: destination %s, source %s", oct_shape_text(dst),
+                        oct_shape_text(src));
+    if (!(weight >= 0.0f && weight <= 1.0f))
+        return oct_fail("lerp: the weight is %g, expected 0 to 1", (double)weight);
+    if (dst->start != src->start && oct_share_memory(dst, src))
+        return oct_fail("lerp: the two tensors share a part of their memory");
+    oct_kernels_now()->lerp(oct_f32(dst), oct_f32(src), dst->size, weight);
+    dst->storage->version++;
+    return 0;
+}

@@ -249,3 +249,25 @@ int oct_copy(oct_tensor *dst, oct_tensor *src)
     dst->storage->version++;
     return 0;
 }
+
+int oct_swap(oct_tensor *a, oct_tensor *b)
+{
+    enum { PART = 4096 };
+    OCT_TRY(oct_check(a, "swap", "the first tensor", -1));
+    OCT_TRY(oct_check(b, "swap", "the second tensor", a->dtype));
+    if (a->size != b->size)
+        return oct_fail("swap: sizes differ: %s and %s", oct_shape_text(a), oct_shape_text(b));
+    if (oct_share_memory(a, b)) return oct_fail("swap: the two tensors share memory");
+    char part[PART], *p = oct_data(a), *q = oct_data(b);
+    size_t left = (size_t)a->size * oct_dtype_bytes(a->dtype);
+    while (left > 0) {
+        size_t bytes = left < PART ? left : PART;
+        memcpy(part, p, bytes);
+        memcpy(p, q, bytes);
+        memcpy(q, part, bytes);
+        p += bytes, q += bytes, left -= bytes;
+    }
+    a->storage->version++;
+    b->storage->version++;
+    return 0;
+}

@@ -66,6 +66,13 @@ static inline uint8_t *oct_u8(const oct_tensor *t)
     return (uint8_t *)t->storage->data + t->start;
 }
 
+/* 1 where two tensors of one type that are alive have an element in common. */
+static inline int oct_share_memory(const oct_tensor *a, const oct_tensor *b)
+{
+    return a->storage == b->storage && a->start < b->start + b->size
+        && b->start < a->start + a->size;
+}
+
 /* -1 with "OP: NAME was released ..." or "OP: NAME is i32, expected f32" where it does not hold. */
 int oct_check(const oct_tensor *tensor, const char *op, const char *name, int dtype);
 /* "[32 x 64]" into one of a few buffers of the thread. */

@@ -52,6 +52,8 @@ typedef struct oct_kernels {
     void (*affine)(float *y, const float *x, int64_t n, float scale, float shift);
     void (*add_scaled)(float *y, const float *x, int64_t n, float scale, int accumulate);
     void (*fill)(float *y, int64_t n, float value);
+    /* y = (1 - weight) y + weight x; exactly y at weight 0 and x at weight 1 */
+    void (*lerp)(float *y, const float *x, int64_t n, float weight);
     /* y = x where kept, scaled by 1 / (1 - p), else 0 */
     void (*dropout)(float *y, const float *x, int64_t n, oct_dropout_mask mask, int accumulate);
     /* uniform in [low, high); normal by Box and Muller; element i from block offset + i / 4 */

@@ -34,6 +34,7 @@ local PROGRAM = {
       help = "part of the steps in which the learning rate rises"}),
     cli.number("clip", {default = 1, least = 0, help = "largest norm of the gradient; 0: any"}),
     cli.common.batch{default = 32},
+    cli.common.accumulate(),
     cli.common.epochs{help = "passes over the data; 3 for cola, mrpc, rte and stsb, else 1"},
     cli.common.steps(),
     cli.integer("limit", {least = 1, most = 2^31 - 1,
@@ -122,7 +123,7 @@ local function finetune(options, run)
     {lr = options.lr, format = options.format})
 
   local epochs = options.epochs or EPOCHS[task.name] or 1
-  local steps_per_epoch = data.train:steps(options.batch)
+  local steps_per_epoch = math.ceil(data.train:steps(options.batch) / options.accumulate)
   local total_steps = math.min(options.steps or math.huge, epochs * steps_per_epoch)
   local factor = octet.optim.schedule.linear {steps = total_steps,
     warmup_steps = math.floor(options.warmup * total_steps)}
@@ -159,7 +160,8 @@ local function finetune(options, run)
     on_evaluation = function(scores, epoch, tell)
       tell(("epoch %.3g: %s"):format(epoch, train.result.metrics_text(scores)))
     end,
-    metrics = metrics, steps_per_epoch = steps_per_epoch, epochs = epochs, steps = options.steps,
+    metrics = metrics, accumulate = options.accumulate,
+    steps_per_epoch = steps_per_epoch, epochs = epochs, steps = options.steps,
     evaluate_every = options.evaluate_every, checkpoint_every = options.checkpoint_every,
   }
   data.train:finish()

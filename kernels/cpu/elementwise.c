@@ -314,3 +314,18 @@ void KERNEL(fill)(float *y, int64_t n, float number)
 {
     IN_PIECES(n, at, count, fill_piece(y + at, count, number));
 }
+
+/* Two forms, each exact at the end of its half, as in PyTorch's lerp. */
+static void lerp_piece(float *y, const float *x, int64_t n, float weight)
+{
+    const float rest = 1.0f - weight;
+    if (weight < 0.5f)
+        for (int64_t i = 0; i < n; i++) y[i] += weight * (x[i] - y[i]);
+    else
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] - rest * (x[i] - y[i]);
+}
+
+void KERNEL(lerp)(float *y, const float *x, int64_t n, float weight)
+{
+    IN_PIECES(n, at, count, lerp_piece(y + at, x + at, count, weight));
+}

@@ -123,7 +123,9 @@ common(M.text, "model", {what = "a folder or a hub name", metavar = "DIR|NAME",
 common(M.integer, "epochs", {least = 1, most = 10000, help = "passes over the data"})
 common(M.integer, "steps", {least = 1, most = 2^31 - 1,
   help = "stop after so many steps, whatever the epochs say"})
-common(M.integer, "batch", {least = 1, most = 65536, help = "examples in a step"})
+common(M.integer, "batch", {least = 1, most = 65536, help = "examples in a batch"})
+common(M.integer, "accumulate", {default = 1, least = 1, most = 65536,
+  help = "batches whose gradients make one step: as one batch of all, in the memory of one"})
 common(M.text, "resume", {what = "a folder", metavar = "DIR",
   help = "go on with the run in this folder"})
 common(M.text, "out", {what = "a folder", metavar = "DIR",

@@ -406,6 +406,24 @@ function methods:copy_(source)
   return self
 end
 
+--- Exchange contents with another tensor of the same size and type, at no cost in memory.
+-- @tparam tensor other
+-- @treturn tensor itself
+function methods:swap_(other)
+  check(C.oct_swap(self, other), 2)
+  return self
+end
+
+--- Move towards another tensor: (1 - weight) self + weight source, for f32 of the same size. Weight
+-- 0 leaves it exactly as it is, weight 1 makes it exactly the source.
+-- @tparam tensor source
+-- @tparam number weight from 0 to 1
+-- @treturn tensor itself
+function methods:lerp_(source, weight)
+  check(C.oct_lerp(self, source, weight), 2)
+  return self
+end
+
 --- Uniform in [low, high), from the run's random numbers.
 function methods:uniform_(low, high)
   check(C.oct_uniform(self, low or 0, high or 1), 2)

@@ -114,6 +114,31 @@ describe("glue_finetune", function()
     assert.equal(3, file.read_json(run .. "/result.json").steps)
   end)
 
+  it("makes the same steps on one batch and on several that are half its size", function()
+    local plain = tiny.model(home .. "/plain", {dropout = 0})
+    local logs = {}
+    for accumulate, batch in ipairs {"16", "8"} do
+      local run = home .. "/accumulate" .. accumulate
+      local status, _, err = finetune {"--task", "sst2", "--model", plain, "--optim", "adam",
+        "--limit", "40", "--epochs", "2", "--batch", batch, "--accumulate", tostring(accumulate),
+        "--out", run}
+      assert.equal(0, status, err)
+      local steps = {}
+      for line in file.read(run .. "/log.jsonl"):gmatch "[^\n]+" do
+        steps[#steps + 1] = json.decode(line)
+      end
+      assert.equal(6, #steps)
+      logs[accumulate] = steps
+    end
+    for step, one in ipairs(logs[1]) do
+      local two = logs[2][step]
+      assert.same({one.tokens, one.lr, one.epoch}, {two.tokens, two.lr, two.epoch})
+      assert.near(one.loss, two.loss, 1e-3)
+      assert.near(1, two.grad_norm / one.grad_norm, 1e-2)
+    end
+    assert.near(logs[1][1].loss, logs[2][1].loss, 1e-6)
+  end)
+
   it("names a default folder after the run, and the next number where it exists", function()
     local before = ("cd %s && ln -sfn %s/recipes recipes;"):format(home,
       io.popen "pwd":read "*l")

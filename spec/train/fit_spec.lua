@@ -23,12 +23,13 @@ local function momentum(parameters)
     return math.sqrt(sum)
   end
   function self.set_lr(_, lr) self.lr = lr end
-  function self.step()
+  function self.step(_, options)
+    local scale = options and options.grad_scale or 1
     self.steps = self.steps + 1
     for _, p in ipairs(parameters) do
       local w, m, g = p.tensor:data(), self.tensors[p.name]:data(), p.tensor:grad():data()
       for i = 0, p.tensor:size() - 1 do
-        m[i] = 0.9 * m[i] + g[i]
+        m[i] = 0.9 * m[i] + scale * g[i]
         w[i] = w[i] - self.lr * m[i] * (1 + 0.01 * self.steps)
       end
     end

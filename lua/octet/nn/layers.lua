@@ -3,6 +3,7 @@
 local binding = require "octet.binding"
 local functional = require "octet.nn.functional"
 local module = require "octet.nn.module"
+local nearest = require "octet.nearest"
 local tensor = require "octet.tensor"
 
 local C = binding.C
@@ -63,18 +64,49 @@ function M.LayerNorm:forward(x)
 end
 
 --- The embedding of the 8-bit optimizers' paper (section 2.3): Xavier uniform start, layer norm
--- behind it, and 32-bit optimizer state.
+-- behind it, and 32-bit optimizer state. Each of the three parts can be left out.
 -- @function StableEmbedding
+-- @tparam number rows
+-- @tparam number width
+-- @tparam[opt] table options `layer_norm = false`: no layer norm; `xavier = false`: standard normal
+-- start, as Embedding's; `bits32 = false`: the optimizer's own state bits
 M.StableEmbedding = module.class "StableEmbedding"
 
-function M.StableEmbedding:init(rows, width)
-  self.weight = uniform_parameter({rows, width}, math.sqrt(6 / (rows + width)))
-  self.norm = M.LayerNorm(width)
-  self.state_bits = 32
+local STABLE_PARTS = {"layer_norm", "xavier", "bits32"}
+
+--- Which of the stable embedding's parts are wanted; all that is not said otherwise.
+local function stable_parts(options)
+  if type(options) ~= "table" then
+    error(("nn.StableEmbedding: options are a %s, expected a table"):format(type(options)), 0)
+  end
+  local parts = {}
+  for _, name in ipairs(STABLE_PARTS) do parts[name] = true end
+  for name, value in pairs(options) do
+    if not parts[name] then
+      error("nn.StableEmbedding: " .. nearest.message("option", tostring(name), STABLE_PARTS), 0)
+    end
+    if type(value) ~= "boolean" then
+      error(("nn.StableEmbedding: %s is %s, expected true or false"):format(name, tostring(value)),
+        0)
+    end
+  end
+  for name, value in pairs(options) do parts[name] = value end
+  return parts
 end
 
+function M.StableEmbedding:init(rows, width, options)
+  local parts = stable_parts(options or {})
+  self.weight = parts.xavier and uniform_parameter({rows, width}, math.sqrt(6 / (rows + width)))
+    or tensor.new({rows, width}):normal_(0, 1):parameter_()
+  if parts.layer_norm then self.norm = M.LayerNorm(width) end
+  if parts.bits32 then self.state_bits = 32 end
+end
+
+--- @tparam tensor ids i32 of any shape, 0-based
+-- @treturn tensor [... x width]
 function M.StableEmbedding:forward(ids)
-  return self.norm(functional.embedding(self.weight, ids))
+  local y = functional.embedding(self.weight, ids)
+  return self.norm and self.norm(y) or y
 end
 
 --- Dropout: in training each element is 0 with probability p, else scaled by 1 / (1 - p).

@@ -1,6 +1,7 @@
 --- Checkpoints: all that a run needs to go on as if it had never stopped, in one safetensors file
 -- that is written whole or not at all: the model's weights ("model.*"), the optimizer's state
--- ("optimizer.*"), and in the metadata where the run and its random numbers stand.
+-- ("optimizer.*") and that of the run's other parts ("average.*"), and in the metadata where the
+-- run and its random numbers stand.
 -- @module octet.train.checkpoint
 local json = require "octet.json"
 local machine = require "octet.machine"
@@ -15,15 +16,23 @@ local FORMAT = "octet-checkpoint-1"
 -- @tparam table model a module
 -- @tparam table optimizer
 -- @tparam table position numbers, texts and tables of them
-function M.save(path, model, optimizer, position)
+-- @tparam[opt] table parts what else the run remembers, by name: objects with state() and load(),
+-- whose state is {tensors =, numbers =} or plain numbers
+function M.save(path, model, optimizer, position, parts)
   local tensors = {}
   for name, tensor in pairs(model:state()) do tensors["model." .. name] = tensor end
   local state = optimizer:state()
   for name, tensor in pairs(state.tensors) do tensors["optimizer." .. name] = tensor end
-  safetensors.save(path, tensors, {
+  local metadata = {
     octet = FORMAT, position = json.encode(position),
     random = json.encode(machine.random_state()), optimizer = json.encode(state.numbers),
-  })
+  }
+  for name, part in pairs(parts or {}) do
+    local own = part:state()
+    for key, tensor in pairs(own.tensors or {}) do tensors[name .. "." .. key] = tensor end
+    metadata["part." .. name] = json.encode(own.tensors and own.numbers or own)
+  end
+  safetensors.save(path, tensors, metadata)
 end
 
 --- Read what is stored under a prefix into the tensors of that name, which must be the same ones.
@@ -62,17 +71,34 @@ local function numbers(file, key)
   return value
 end
 
+--- Go on with the parts, which must be those that the checkpoint was written with.
+local function restore_parts(file, parts)
+  for key in pairs(file:metadata()) do
+    local name = key:match "^part%.(.+)$"
+    if name and not parts[name] then
+      error(("%s: it holds the %s of a run, and this run has none"):format(file.path, name), 0)
+    end
+  end
+  for name, part in pairs(parts) do
+    local values, tensors = numbers(file, "part." .. name), part:state().tensors
+    if tensors then restore(file, name .. ".", tensors) end
+    part:load(tensors and {numbers = values} or values)
+  end
+end
+
 --- Put model, optimizer and random numbers where the checkpoint has them.
 -- @tparam string path
 -- @tparam table model
 -- @tparam table optimizer made with the same options
+-- @tparam[opt] table parts as save() was given them, made with the same options
 -- @treturn table the position
-function M.load(path, model, optimizer)
+function M.load(path, model, optimizer, parts)
   local file = open(path)
   local position, random = numbers(file, "position"), numbers(file, "random")
   restore(file, "model.", model:state())
   restore(file, "optimizer.", optimizer:state().tensors)
   optimizer:load {numbers = numbers(file, "optimizer")}
+  restore_parts(file, parts or {})
   machine.set_random_state(random)
   file:close()
   return position

@@ -16,7 +16,7 @@ local Fit = {}
 Fit.__index = Fit
 
 --- Where a run begins; what a position holds.
--- `epoch` and `batch`: epochs done, and batches done of the one after them; `due`: an evaluation
+-- `epoch` and `batch`: epochs done, and steps done of the one after them; `due`: an evaluation
 -- comes first; `ended`: no step is left; `loss_sum`, `loss_count`: since the last evaluation;
 -- `best`: step, epoch and value of the best evaluation so far; `last`, `note`: of the last one.
 function M.beginning()
@@ -38,39 +38,68 @@ function Fit:fail_not_finite(what, value)
       :format(good, self.o.run:path "checkpoint") or "there is no checkpoint yet"), 0)
 end
 
---- Clip, step, zero the gradients; returns the gradient's norm before it was clipped.
-function Fit:update(lr)
+--- Clip, step, zero the gradients, which count `scale` times; returns their norm before it was
+-- clipped.
+function Fit:update(lr, scale)
   local optimizer = self.o.optimizer
   local clip = self.o.clip
-  local norm = optimizer:clip_norm(clip and clip > 0 and clip or math.huge)
+  local norm = optimizer:clip_norm(clip and clip > 0 and clip / scale or math.huge) * scale
   if not is_finite(norm) then self:fail_not_finite("the gradient's norm", norm) end
   optimizer:set_lr(lr)
-  optimizer:step()
+  optimizer:step(scale ~= 1 and {grad_scale = scale} or nil)
   optimizer:zero_grad()
+  if self.o.average then self.o.average:update() end
   return norm
 end
 
---- One step of training; returns the loss.
-function Fit:train_step(batch)
+--- Add the gradients of a batch's loss, `scale` times; returns the loss.
+function Fit:add_gradients(batch, scale)
+  local loss = self.o.loss(batch)
+  local value = loss:item()
+  if not is_finite(value) then self:fail_not_finite("the loss", value) end
+  if scale ~= 1 then loss = loss * scale end
+  loss:backward()
+  return value
+end
+
+--- What a batch's loss is a mean over, and so how much it counts beside the others of its step.
+local function weight_of(batch)
+  local weight = batch.weight or batch.examples
+  if not (type(weight) == "number" and weight > 0) then
+    error(("a batch's weight is %s, expected a number above 0"):format(tostring(weight)), 0)
+  end
+  return weight
+end
+
+--- One step of training, on the next `accumulate` batches or what is left of them. Each counts by
+-- its weight, so that the gradient is that of all their examples in one batch: a loss is scaled by
+-- its weight over the first one's, the sum by the first one's over all.
+-- @treturn ?table loss, lr, norm, tokens; nil where no batch is left
+function Fit:train_step(next_batch)
   local o, p = self.o, self.position
-  local lr = o.lr(p.step + 1)
-  local loss_value, norm
-  scope.scope(function()
-    local loss = o.loss(batch)
-    loss_value = loss:item()
-    if not is_finite(loss_value) then self:fail_not_finite("the loss", loss_value) end
-    loss:backward()
-    norm = self:update(lr)
-  end)
+  local step = {loss = 0, lr = o.lr(p.step + 1), tokens = 0}
+  local first, sum, examples = nil, 0, 0
+  for _ = 1, o.accumulate do
+    local batch = next_batch()
+    if not batch then break end
+    local weight = weight_of(batch)
+    first, sum = first or weight, sum + weight
+    local loss = scope.scope(self.add_gradients, self, batch, weight / first)
+    step.loss = step.loss + (loss - step.loss) * (weight / sum)
+    step.tokens, examples = step.tokens + batch.tokens, examples + batch.examples
+  end
+  if not first then return nil end
+  step.norm = scope.scope(self.update, self, step.lr, first / sum)
   p.step, p.batch = p.step + 1, p.batch + 1
-  p.tokens, p.examples = p.tokens + batch.tokens, p.examples + batch.examples
-  p.loss_sum, p.loss_count = p.loss_sum + loss_value, p.loss_count + 1
-  return loss_value, lr, norm
+  p.tokens, p.examples = p.tokens + step.tokens, p.examples + examples
+  p.loss_sum, p.loss_count = p.loss_sum + step.loss, p.loss_count + 1
+  return step
 end
 
 --- Write the step down, and show it.
-function Fit:report(batch, loss, lr, norm, seconds)
+function Fit:report(step, seconds)
   local o, p = self.o, self.position
+  local loss, lr, norm = step.loss, step.lr, step.norm
   -- A moving average, with as much weight on the past as there is past.
   self.seen = (self.seen or 0) + 1
   local weight = math.max(0.05, 1 / self.seen)
@@ -79,10 +108,10 @@ function Fit:report(batch, loss, lr, norm, seconds)
     o.run:log {step = p.step, epoch = p.epoch + 1, loss = single(loss), lr = lr,
       grad_norm = single(norm), tokens = p.tokens}
     o.run:scalars(p.step, {["train/loss"] = loss, ["train/lr"] = lr, ["train/grad_norm"] = norm,
-      ["train/tokens_per_second"] = batch.tokens / math.max(seconds, 1e-9)})
+      ["train/tokens_per_second"] = step.tokens / math.max(seconds, 1e-9)})
   end
   if self.bar then
-    self.bar:update(p.batch, {loss = self.recent_loss, units = batch.tokens})
+    self.bar:update(p.batch, {loss = self.recent_loss, units = step.tokens})
   end
 end
 
@@ -102,7 +131,12 @@ end
 function Fit:evaluation()
   local o, p = self.o, self.position
   local begun = machine.clock()
-  local metrics, note = o.evaluate(signals.seen)
+  local metrics, note
+  if o.average then
+    metrics, note = o.average:with(o.evaluate, signals.seen)
+  else
+    metrics, note = o.evaluate(signals.seen)
+  end
   if not metrics then return false end
   local took = machine.clock() - begun
   self.evaluation_seconds = self.evaluation_seconds + took
@@ -112,6 +146,7 @@ function Fit:evaluation()
   local epochs = p.epoch + p.batch / o.steps_per_epoch
   local is_best = not p.best or o.better(value, p.best.value)
   if is_best then p.best = {step = p.step, epoch = epochs, value = value} end
+  if o.plateau then o.plateau:update(value) end
   if o.run then
     local row = {step = p.step, epoch = single(epochs), train_loss = p.loss_count > 0
       and single(p.loss_sum / p.loss_count) or nil}
@@ -137,12 +172,18 @@ local function is_due(every, step) return every and every > 0 and step % every =
 --- Steps until the epoch or the run ends. False where a signal came.
 function Fit:steps()
   local o, p = self.o, self.position
-  for batch in o.batches(p.epoch + 1, p.batch) do
+  local iterate, data, batch = o.batches(p.epoch + 1, p.batch * o.accumulate)
+  local function next_batch()
+    batch = iterate(data, batch)
+    return batch
+  end
+  while true do
     local begun = machine.clock()
-    local loss, lr, norm = self:train_step(batch)
+    local step = self:train_step(next_batch)
+    if not step then break end
     local seconds = machine.clock() - begun
     self.seconds = self.seconds + machine.clock() - self.mark
-    self:report(batch, loss, lr, norm, seconds)
+    self:report(step, seconds)
     if p.batch == o.steps_per_epoch then
       p.epoch, p.batch, p.due = p.epoch + 1, 0, true
     end
@@ -156,7 +197,7 @@ function Fit:steps()
     if is_due(o.checkpoint_every, p.step) then self:checkpoint() end
     self.mark = machine.clock()
   end
-  error(("the data of epoch %d ended after %d batches of %d"):format(p.epoch + 1, p.batch,
+  error(("the data of epoch %d ended after %d steps of %d"):format(p.epoch + 1, p.batch,
     o.steps_per_epoch), 0)
 end
 
@@ -205,7 +246,7 @@ function Fit:begin()
   local o, run = self.o, self.o.run
   self.position, self.seconds, self.evaluation_seconds = M.beginning(), 0, 0
   if not run then return end
-  run:attach(o.model, o.optimizer)
+  run:attach(o.model, o.optimizer, {average = o.average, plateau = o.plateau})
   local position, clock = run:restore()
   if position then
     self.position, self.saved_step = position, position.step
@@ -220,19 +261,27 @@ end
 --
 -- - `model`, `optimizer`; `run`: the run's folder, where something is to be kept;
 -- - `batches(epoch, first)`: an iterator over the batches of an epoch (1-based) from the one after
---   the first `first`; each with `tokens` (real ones) and `examples`;
+--   the first `first`; each with `tokens` (real ones) and `examples`, and `weight` where the loss
+--   is a mean over something else than the examples;
+-- - `accumulate`: batches whose gradients make one step (1); a step on several is, up to rounding,
+--   the step on all their examples in one batch; the last step of an epoch takes what is left;
 -- - `loss(batch)`: the loss, a scalar tensor; `lr(step)`: the learning rate of a step (1-based);
 --   `clip`: largest norm of the gradient (0: any);
+-- - `average`: an average of the weights (octet.optim.average), updated after each step, which
+--   evaluations see in the weights' place; `plateau`: a schedule that is told the first metric of
+--   each evaluation, and that `lr` may ask; checkpoints carry both;
 -- - `evaluate(stop)`: a table of metrics by name, or nil where stop() became true, and a sentence
 --   worth noting, if there is one; `metrics`: their names, the first is the one that tells the
 --   best; `better(a, b)`: is a better than b (the larger, where it is left out);
--- - `steps_per_epoch`, `epochs`, `steps` (a limit), `evaluate_every`, `checkpoint_every` (steps);
+-- - `steps_per_epoch` (of `accumulate` batches), `epochs`, `steps` (a limit), `evaluate_every`,
+--   `checkpoint_every` (steps);
 -- - `show`: a progress bar; `say(line)`; `on_evaluation(metrics, epochs, say)`.
 -- @treturn table steps, tokens, examples, epochs, seconds (of training), evaluation_seconds,
 -- metrics, note, best, and `interrupted`: the number of the signal that ended it
 function M.fit(o)
   local settings = setmetatable({
-    better = o.better or larger, on_evaluation = o.on_evaluation or nothing, say = o.say or nothing,
+    accumulate = o.accumulate or 1, better = o.better or larger,
+    on_evaluation = o.on_evaluation or nothing, say = o.say or nothing,
     total_steps = math.min(o.steps or math.huge, o.epochs * o.steps_per_epoch),
   }, {__index = o})
   local self = setmetatable({o = settings}, Fit)

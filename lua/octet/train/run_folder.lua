@@ -160,7 +160,10 @@ end
 --- What checkpoints are made of.
 -- @tparam table model
 -- @tparam table optimizer
-function Run:attach(model, optimizer) self.model, self.optimizer = model, optimizer end
+-- @tparam[opt] table parts what else a run remembers, by name; see checkpoint.save
+function Run:attach(model, optimizer, parts)
+  self.model, self.optimizer, self.parts = model, optimizer, parts
+end
 
 --- Write a checkpoint. The logs reach the disk first: what a checkpoint knows of is there.
 -- @tparam table position receives the lengths of the logs
@@ -176,12 +179,12 @@ function Run:checkpoint(position, clock, is_best)
     -- The best first: a run that is killed between the two evaluates again and writes both again.
     -- Two names share one file, where the file system knows such a thing.
     local best = self:checkpoint_path "best"
-    checkpoint.save(best, self.model, self.optimizer, position)
+    checkpoint.save(best, self.model, self.optimizer, position, self.parts)
     if not pcall(file.link, best, last) then
-      checkpoint.save(last, self.model, self.optimizer, position)
+      checkpoint.save(last, self.model, self.optimizer, position, self.parts)
     end
   else
-    checkpoint.save(last, self.model, self.optimizer, position)
+    checkpoint.save(last, self.model, self.optimizer, position, self.parts)
   end
   self:save_json("checkpoint/clock.json", clock)
 end
@@ -191,7 +194,7 @@ end
 -- @treturn table seconds and evaluation_seconds spent on the way there
 function Run:restore()
   if not self:has_checkpoint() then return nil end
-  local position = checkpoint.load(self:checkpoint_path(), self.model, self.optimizer)
+  local position = checkpoint.load(self:checkpoint_path(), self.model, self.optimizer, self.parts)
   local ok, clock = pcall(self.read_json, self, "checkpoint/clock.json")
   local function number(name) return ok and tonumber(clock[name]) or 0 end
   return position, {seconds = number "seconds", evaluation_seconds = number "evaluation_seconds"}
