@@ -46,6 +46,27 @@ int oct_optim_error_sums(double *sums, oct_optim *o, int64_t index, int state)
     return 0;
 }
 
+int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *o, int64_t index,
+                          int state)
+{
+    OCT_TRY(check_index(o, index));
+    if (state < 0 || state >= OCT_STATES)
+        return oct_fail("optim: state %d, expected 0 to %d", state, OCT_STATES - 1);
+    const oct_optim_member *m = o->members + index;
+    const oct_tensor *t = m->tensors[OCT_STATE_VALUES + state];
+    const oct_map *map = m->maps[state];
+    *zeros = *saturated = 0;
+    if (!t || m->bits == 32) return 0;
+    int64_t counts[OCT_CODES] = {0};
+    const uint8_t *codes = oct_u8(t);
+    for (int64_t i = 0; i < m->parameter->size; i++)
+        counts[m->bits == 4 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i]]++;
+    for (int c = 0; c < map->levels; c++)
+        if (map->value[c] == 0) *zeros += counts[c];
+    *saturated = counts[map->levels - 1] + (map->is_signed ? counts[0] : 0);
+    return 0;
+}
+
 /* 1 where every number is finite and below the limit in magnitude, and none is negative where they
  * must not be. */
 static int is_sound(const oct_tensor *t, int negative_too)

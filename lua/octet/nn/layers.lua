@@ -40,6 +40,7 @@ M.Embedding = module.class "Embedding"
 
 function M.Embedding:init(rows, width)
   self.weight = tensor.new({rows, width}):normal_(0, 1):parameter_()
+  self.is_lookup = true
 end
 
 --- @tparam tensor ids i32 of any shape, 0-based
@@ -100,6 +101,7 @@ function M.StableEmbedding:init(rows, width, options)
     or tensor.new({rows, width}):normal_(0, 1):parameter_()
   if parts.layer_norm then self.norm = M.LayerNorm(width) end
   if parts.bits32 then self.state_bits = 32 end
+  self.is_lookup = true
 end
 
 --- @tparam tensor ids i32 of any shape, 0-based

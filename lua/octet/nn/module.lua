@@ -56,7 +56,7 @@ local function walk(self, prefix, bits, f)
     if is_module(value) then
       walk(value, name .. ".", bits, f)
     elseif tensor.is_tensor(value) and value:is_parameter() then
-      f(name, value, bits)
+      f(name, value, bits, self.is_lookup)
     end
   end
 end
@@ -72,12 +72,13 @@ function Module:apply(f)
 end
 
 --- The parameters with their names, e.g. "encoder.1.out.weight"; `bits` is 32 where the module that
--- holds one asks for 32-bit optimizer state (its field state_bits).
--- @treturn {{name=string, tensor=tensor, bits=number|nil},...}
+-- holds one asks for 32-bit optimizer state (its field state_bits), `lookup` is true where its rows
+-- are looked up by ids (its field is_lookup).
+-- @treturn {{name=string, tensor=tensor, bits=number|nil, lookup=boolean|nil},...}
 function Module:named_parameters()
   local list = {}
-  walk(self, "", nil, function(name, value, bits)
-    list[#list + 1] = {name = name, tensor = value, bits = bits}
+  walk(self, "", nil, function(name, value, bits, lookup)
+    list[#list + 1] = {name = name, tensor = value, bits = bits, lookup = lookup}
   end)
   return list
 end

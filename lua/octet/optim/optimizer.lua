@@ -1,12 +1,13 @@
 --- An optimizer: groups of parameters with their state, stepped by one call into the core.
 --
--- `opt.groups` is the list of groups; lr, betas, eps and weight_decay of a group may be changed
--- between steps.
+-- `opt.groups` is the list of groups; lr, weight_decay and the rule's own options (betas, eps, ...)
+-- of a group may be changed between steps.
 -- @module octet.optim.optimizer
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local format_of = require "octet.optim.format"
 local options_of = require "octet.optim.options"
-local tensor = require "octet.tensor"
+local rules = require "octet.optim.rules"
 
 local C, call, check = binding.C, binding.call, binding.check
 
@@ -14,48 +15,75 @@ local M = {}
 local Optimizer = {}
 Optimizer.__index = Optimizer
 
-local RULES = {adam = C.OCT_ADAM, adamw = C.OCT_ADAMW}
-local FORMATS = {octet = C.OCT_FORMAT_OCTET, paper = C.OCT_FORMAT_PAPER}
-local WEIGHT_DECAY = {adam = 0, adamw = 0.01}
-
--- What a state tensor is called behind its parameter's name.
-local STATE_NAMES = {
-  {"m", C.OCT_STATE_M}, {"v", C.OCT_STATE_V}, {"m.absmax", C.OCT_STATE_M_ABSMAX},
-  {"v.absmax", C.OCT_STATE_V_ABSMAX},
-}
-
 local optim_out = ffi.new "oct_optim *[1]"
-local tensor_out = ffi.new "oct_tensor *[1]"
 local double_out = ffi.new "double[1]"
 local count_out = ffi.new "int64_t[1]"
+local numbers_in = ffi.new "double[12]"
 
-local function add_parameters(self)
-  for number, group in ipairs(self.groups) do
+local DECAYS = {own = C.OCT_DECAY_OWN}
+
+local function decay_of(group, rule)
+  return DECAYS[rule.decay] or (group.decoupled and C.OCT_DECAY_DECOUPLED or C.OCT_DECAY_COUPLED)
+end
+
+-- The core's groups: ours, and where a rule is for matrices alone one more beside each, for the
+-- parameters that are none.
+local function core_groups(self)
+  local list = {}
+  for _, group in ipairs(self.groups) do
+    list[#list + 1] = {numbers = group, rule = self.rule, parameters = {}}
+    local rest = group.adamw and {numbers = group.adamw, rule = rules.all.adamw, parameters = {}}
+    list[#list + 1] = rest or nil
     for _, p in ipairs(group.parameters) do
-      call(C.oct_optim_add, self.handle, p.tensor, p.name, number - 1, p.bits,
-        FORMATS[group.format], group.block_size)
-      self.parameters[#self.parameters + 1] = {
-        name = p.name, elements = p.tensor:size(), bits = p.bits, why = p.why, group = group,
-      }
+      local place = rest and options_of.is_for_rest(p) and rest or list[#list - (rest and 1 or 0)]
+      table.insert(place.parameters, p)
+      p.core_rule = place.rule
     end
+  end
+  return list
+end
+
+local function set_numbers(self, factor, level)
+  for number, group in ipairs(self.core_groups) do
+    local numbers, rule = group.numbers, group.rule
+    options_of.check_group("optim." .. self.name, numbers, rule)
+    rules.write(numbers_in, rule, numbers)
+    check(C.oct_optim_group(self.handle, number - 1, rule.index, numbers.lr * factor,
+      numbers.weight_decay, decay_of(numbers, rule), numbers_in), level + 1)
+  end
+end
+
+local function add_parameter(self, number, p, group)
+  local signed, unsigned = format_of.handles(p.format, p.bits)
+  call(C.oct_optim_add, self.handle, p.tensor, p.name, number - 1, p.bits, p.format.block_size,
+    format_of.flags(p.format), signed, unsigned, p.correction_bits)
+  self.parameters[#self.parameters + 1] = {
+    name = p.name, tensor = p.tensor, elements = p.tensor:size(), bits = p.bits, why = p.why,
+    format = p.format, rule = p.core_rule, group = group, correction_bits = p.correction_bits,
+  }
+end
+
+local function build(self)
+  call(C.oct_optim_new, optim_out)
+  self.handle = ffi.gc(optim_out[0], C.oct_optim_free)
+  self.core_groups, self.parameters = core_groups(self), {}
+  set_numbers(self, 1, 3)
+  for number, group in ipairs(self.core_groups) do
+    for _, p in ipairs(group.parameters) do add_parameter(self, number, p, group.numbers) end
   end
 end
 
 --- A new optimizer; octet.optim has the constructors that people use.
 -- @tparam string name "adam8"
--- @tparam string rule "adam" or "adamw"
+-- @tparam table rule of octet.optim.rules
 -- @tparam number bits of its state where nothing else is said
 -- @tparam table parameters
 -- @tparam[opt] table options
 -- @treturn Optimizer
 function M.new(name, rule, bits, parameters, options)
-  local defaults = setmetatable({bits = bits, weight_decay = WEIGHT_DECAY[rule]},
-    {__index = options_of.DEFAULTS})
-  local self = setmetatable({name = name, rule = rule, parameters = {}, grad_scale = 1}, Optimizer)
-  self.groups = options_of.groups("optim." .. name, parameters, options or {}, defaults)
-  call(C.oct_optim_new, optim_out, RULES[rule])
-  self.handle = ffi.gc(optim_out[0], C.oct_optim_free)
-  add_parameters(self)
+  local self = setmetatable({name = name, rule = rule, grad_scale = 1}, Optimizer)
+  self.groups = options_of.groups("optim." .. name, parameters, options or {}, rule, bits)
+  build(self)
   return self
 end
 
@@ -65,11 +93,18 @@ end
 
 -- ---- stepping ----------------------------------------------------------------------------------
 
---- Set the learning rate of every group.
+--- Set the learning rate of every group. Where a group has AdamW's numbers beside its own, those
+-- keep their ratio.
 -- @tparam number lr
 -- @treturn Optimizer itself
 function Optimizer:set_lr(lr)
-  for _, group in ipairs(self.groups) do group.lr = lr end
+  for _, group in ipairs(self.groups) do
+    if group.adamw then
+      group.adamw_ratio = group.adamw_ratio or group.adamw.lr / group.lr
+      group.adamw.lr = lr * group.adamw_ratio
+    end
+    group.lr = lr
+  end
   return self
 end
 
@@ -89,30 +124,67 @@ function Optimizer:clip_norm(max_norm)
   return not_finite > 0 and math.huge or norm, not_finite
 end
 
-local STEP_NAMES = {"max_norm", "lr", "lr_factor", "grad_scale"}
+local STEP_NAMES = {"max_norm", "clip_value", "clip_percentile", "lr", "lr_factor", "grad_scale"}
+local BACKWARD_NAMES = {"clip_value", "lr", "lr_factor", "grad_scale"}
+
+local function limit_of(self, options)
+  local limit = options.clip_value
+  if limit == nil then return math.huge end
+  if type(limit) ~= "number" or not (limit > 0) then
+    error(("optim.%s: clip_value is %s, expected more than 0"):format(self.name, tostring(limit)), 0)
+  end
+  return limit
+end
+
+-- Clip by what is usual: the limit follows from the norms of the steps before.
+local function clip_percentile(self, clip, scale)
+  local norm = self:clip_norm(math.huge)
+  local most = clip:max_norm(norm * scale) / scale
+  self.grad_scale = norm < math.huge and math.min(1, most / (norm + 1e-6)) or 1
+  return norm
+end
 
 --- One step. A parameter without a gradient is passed over. An element whose gradient is infinite
 -- or NaN is left as it is, its state too.
--- @tparam[opt] table options `max_norm`: as clip_norm; `lr`: as set_lr; for this step only:
--- `lr_factor` on every group's learning rate, `grad_scale` on the gradients
+-- @tparam[opt] table options `max_norm`: as clip_norm; `clip_percentile`: an octet.optim.clip;
+-- `lr`: as set_lr; for this step only: `lr_factor` on every group's learning rate, `grad_scale` on
+-- the gradients, `clip_value`: each element of the scaled gradient is clipped to +- this
 -- @treturn number elements left out
 -- @treturn ?number the gradients' norm, where it was to be clipped
 function Optimizer:step(options)
-  local handle, factor, scale, norm = handle_of(self), 1, 1, nil
+  handle_of(self)
+  local factor, scale, limit, norm = 1, 1, math.huge, nil
   if options then
     options_of.check_names("step", options, STEP_NAMES)
     if options.lr then self:set_lr(options.lr) end
-    factor, scale = options.lr_factor or 1, options.grad_scale or 1
+    factor, scale, limit = options.lr_factor or 1, options.grad_scale or 1, limit_of(self, options)
     if options.max_norm then norm = self:clip_norm(options.max_norm / math.abs(scale)) end
+    if options.clip_percentile then
+      norm = clip_percentile(self, options.clip_percentile, math.abs(scale))
+    end
   end
-  for number, group in ipairs(self.groups) do
-    options_of.check_group("optim." .. self.name, group)
-    check(C.oct_optim_group(handle, number - 1, group.lr * factor, group.betas[1], group.betas[2],
-      group.eps, group.weight_decay), 2)
-  end
-  check(C.oct_optim_step(count_out, handle, self.grad_scale * scale), 2)
+  set_numbers(self, factor, 2)
+  check(C.oct_optim_step(count_out, self.handle, self.grad_scale * scale, limit), 2)
   self.grad_scale = 1
   return tonumber(count_out[0]), norm and norm * math.abs(scale)
+end
+
+--- backward and step at once: each parameter is stepped as soon as its gradient is complete, and
+-- the gradient is freed, so that gradients of few parameters are held at a time. The same numbers as
+-- backward and step by themselves. A norm over all gradients is not known on the way: no max_norm.
+-- Call zero_grad before, where gradients may be left from elsewhere.
+-- @tparam tensor loss a scalar
+-- @tparam[opt] table options clip_value, lr, lr_factor, grad_scale: as step
+-- @treturn number elements left out
+function Optimizer:step_backward(loss, options)
+  handle_of(self)
+  options = options or {}
+  options_of.check_names("step_backward", options, BACKWARD_NAMES)
+  if options.lr then self:set_lr(options.lr) end
+  set_numbers(self, options.lr_factor or 1, 2)
+  check(C.oct_optim_step_backward(count_out, self.handle, loss, options.grad_scale or 1,
+    limit_of(self, options)), 2)
+  return tonumber(count_out[0])
 end
 
 --- All gradients count as zero from here; their memory is kept for the next ones.
@@ -120,127 +192,59 @@ function Optimizer:zero_grad()
   check(C.oct_optim_zero_grad(handle_of(self)), 2)
 end
 
--- ---- state -------------------------------------------------------------------------------------
+-- ---- what it holds -----------------------------------------------------------------------------
 
-local function state_tensor(self, index, which)
-  check(C.oct_optim_state(tensor_out, self.handle, index - 1, which), 3)
-  if tensor_out[0] ~= nil then return ffi.gc(tensor_out[0], C.oct_tensor_free) end
-end
-
-local function steps_of(self, index, set)
-  check(C.oct_optim_steps(count_out, self.handle, index - 1, set or -1), 3)
-  return tonumber(count_out[0])
-end
-
---- All that the optimizer remembers.
--- @treturn table `tensors`: the live state by name ("PARAMETER.m", ".v", and for 8-bit state
--- ".m.absmax", ".v.absmax"); `numbers`: rule, format and steps, as load() takes them back
+--- All that the optimizer remembers (octet.optim.state says in what form).
+-- @treturn table `tensors` and `numbers`, as load() takes them back
 function Optimizer:state()
   handle_of(self)
-  local tensors, steps, layout = {}, {}, {}
-  for i, p in ipairs(self.parameters) do
-    for _, entry in ipairs(STATE_NAMES) do
-      tensors[p.name .. "." .. entry[1]] = state_tensor(self, i, entry[2])
-    end
-    steps[p.name] = steps_of(self, i)
-    layout[p.name] = p.bits == 32 and "32" or ("8 %s %d"):format(p.group.format, p.group.block_size)
-  end
-  return {tensors = tensors, numbers = {rule = self.rule, steps = steps, layout = layout}}
+  return require("octet.optim.state").read(self)
 end
 
-local function check_same(who, own, other, what)
-  for name, value in pairs(own) do
-    if other[name] == nil then
-      error(("%s: %s of parameter %s is missing"):format(who, what, name), 0)
-    elseif what == "layout" and other[name] ~= value then
-      error(("%s: the state of parameter %s is of layout %s, expected %s"):format(who, name,
-        tostring(other[name]), value), 0)
-    end
-  end
-  for name in pairs(other) do
-    if own[name] == nil then
-      error(("%s: %s of parameter %s is left over: this optimizer has none of that name")
-        :format(who, what, tostring(name)), 0)
-    end
-  end
-end
-
-local function check_numbers(who, own, numbers)
-  if type(numbers) ~= "table" or type(numbers.steps) ~= "table"
-    or type(numbers.layout) ~= "table" then
-    error(who .. ": the state has no numbers, or lacks steps and layout", 0)
-  end
-  if numbers.rule ~= own.rule then
-    error(("%s: the state is that of rule %s, expected %s"):format(who, tostring(numbers.rule),
-      own.rule), 0)
-  end
-  check_same(who, own.layout, numbers.layout, "layout")
-  check_same(who, own.steps, numbers.steps, "steps")
-  for name, count in pairs(numbers.steps) do
-    if type(count) ~= "number" or count < 0 or count ~= math.floor(count) or count > 2 ^ 53 then
-      error(("%s: steps of parameter %s is %s, expected a whole number, 0 or more")
-        :format(who, name, tostring(count)), 0)
-    end
-  end
-end
-
-local function check_tensors(who, own, tensors)
-  for name, mine in pairs(own) do
-    local other = tensors[name]
-    if not tensor.is_tensor(other) then error(("%s: tensor %s is missing"):format(who, name), 0) end
-    if other:dtype() ~= mine:dtype() or other:size() ~= mine:size() then
-      error(("%s: tensor %s is %s [%s], expected %s [%s]"):format(who, name, other:dtype(),
-        table.concat(other:shape(), " x "), mine:dtype(), table.concat(mine:shape(), " x ")), 0)
-    end
-  end
-  for name in pairs(tensors) do
-    if not own[name] then
-      error(("%s: tensor %s is left over: this optimizer has none of that name"):format(who, name),
-        0)
-    end
-  end
-end
-
---- Go on from a state. It must be of the same rule, parameters and layout.
--- @tparam table state `numbers`, and `tensors` by name; without `tensors`, those that state() gives
--- have been written into
+--- Go on from a state. It must be of the same rule and parameters. State of 32 bits is quantized,
+-- and quantized state restored to 32 bits; between two quantized formats only where asked for.
+-- @tparam table state as state() gives it; without `tensors`, those that state() gives have been
+-- written into
+-- @tparam[opt] table options `convert`: true where state of another format is to be converted
 -- @treturn Optimizer itself
-function Optimizer:load(state)
-  local who = ("optim.%s: load"):format(self.name)
+function Optimizer:load(state, options)
   handle_of(self)
-  local own = self:state()
-  check_numbers(who, own.numbers, state.numbers)
-  if state.tensors then
-    check_tensors(who, own.tensors, state.tensors)
-    for name, mine in pairs(own.tensors) do mine:copy_(state.tensors[name]) end
-  end
-  check(C.oct_optim_check(self.handle), 2)
-  for i, p in ipairs(self.parameters) do steps_of(self, i, state.numbers.steps[p.name]) end
+  require("octet.optim.state").load(self, state, options or {})
+  return self
+end
+
+--- Other options for parameters, by patterns of their names, at any time: state is converted.
+-- @tparam table overrides as the option of that name
+-- @treturn Optimizer itself
+function Optimizer:override(overrides)
+  handle_of(self)
+  local state = self:state()
+  options_of.override("optim." .. self.name, self.groups, overrides, self.rule)
+  build(self)
+  require("octet.optim.state").load(self, state, {convert = true})
+  if self.watched then self:watch(true) end
+  return self
+end
+
+--- Let each step note how well it kept its new state in 8 or 4 bits; report() then tells.
+-- @tparam boolean on
+-- @treturn Optimizer itself
+function Optimizer:watch(on)
+  check(C.oct_optim_watch(handle_of(self), on and 1 or 0), 2)
+  self.watched = on
   return self
 end
 
 --- What the state holds.
--- @treturn table `bytes`: all of it; `bytes_32`, `bytes_8`: by kind; `elements`, `elements_8`;
--- `bytes_if_32`: what 32-bit state would take; `kept_32`: the parameters with 32-bit state in an
--- optimizer with 8-bit state, as {name=, elements=, why=}
+-- @treturn table `bytes`: all of it; `bytes_32`, `bytes_8`, `bytes_4`: by bits; `elements`,
+-- `elements_8`, `elements_4`; `bytes_if_32`: what 32-bit state would take; `kept_32`: the parameters
+-- with 32-bit state in an optimizer of less, as {name=, elements=, why=}; `parameters`: of each
+-- {name, elements, bits, bytes, format, states}, where a state is {name, zeros, saturated: shares of
+-- its codes; absolute_error, relative_error, lost: the last step's mean of |kept - meant|, of the
+-- same over |meant|, and the share kept as 0 though it was not, where the optimizer is watched}
 function Optimizer:report()
-  local report = {bytes = 0, bytes_32 = 0, bytes_8 = 0, elements = 0, elements_8 = 0, kept_32 = {}}
-  for _, p in ipairs(self.parameters) do
-    report.elements = report.elements + p.elements
-    if p.bits == 32 then
-      report.bytes_32 = report.bytes_32 + 8 * p.elements
-      if p.why then
-        report.kept_32[#report.kept_32 + 1] = {name = p.name, elements = p.elements, why = p.why}
-      end
-    else
-      report.bytes_8 = report.bytes_8 + 2 * p.elements
-        + 8 * math.ceil(p.elements / p.group.block_size)
-      report.elements_8 = report.elements_8 + p.elements
-    end
-  end
-  report.bytes = report.bytes_32 + report.bytes_8
-  report.bytes_if_32 = 8 * report.elements
-  return report
+  handle_of(self)
+  return require("octet.optim.report").of(self)
 end
 
 local KERNELS = {

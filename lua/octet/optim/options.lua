@@ -3,6 +3,7 @@
 local format = require "octet.optim.format"
 local nearest = require "octet.nearest"
 local patterns = require "octet.optim.patterns"
+local rules = require "octet.optim.rules"
 local tensor = require "octet.tensor"
 
 local M = {}
@@ -88,8 +89,15 @@ local function check_values(who, given, rule)
   format.check(who, given)
 end
 
+-- Muon steps what is no matrix by AdamW, whose options are a table of their own.
+local function more_names(rule, name)
+  return rule.matrix == "orthogonal" and {"adamw", name} or {name}
+end
+
+local check_options
+
 --- Check one table of options; what is nil stays open.
-local function check_options(who, given, rule, more)
+function check_options(who, given, rule, more)
   if type(given) ~= "table" then
     error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
   end
@@ -100,6 +108,7 @@ local function check_options(who, given, rule, more)
     end
   end
   check_values(who, given, rule)
+  if given.adamw ~= nil then check_options(who .. ": adamw", given.adamw, rules.all.adamw, {}) end
 end
 
 --- One parameter of a list: a tensor, or {name=, tensor=, bits=}.
@@ -154,8 +163,10 @@ local function copied(value)
   return copy
 end
 
+local complete
+
 --- A group with every option filled in: its own, else the optimizer's, else the default.
-local function complete(own, options, rule, bits)
+function complete(own, options, rule, bits)
   local group, defaults = {}, {
     lr = rule.lr, weight_decay = rule.weight_decay, bits = bits, min_8bit_size = 4096,
     correction_bits = 0, decoupled = rule.decay == "decoupled",
@@ -168,6 +179,9 @@ local function complete(own, options, rule, bits)
     group[name] = copied(group[name])
   end
   if rule.decay == "own" then group.decoupled = nil end
+  if rule.matrix == "orthogonal" then
+    group.adamw = complete(own.adamw or {}, options.adamw or {}, rules.all.adamw, bits)
+  end
   for name, value in pairs(format.resolve({own, options}, group.bits)) do group[name] = value end
   return group
 end
@@ -189,7 +203,10 @@ local function checked_overrides(who, given, names, rule)
   return by_name
 end
 
-local function settle(parameter, override, group, own, options)
+-- What is said of a parameter, from near to far: by its name, its group, the optimizer.
+local function settle(parameter, override, group)
+  local own, options = parameter.own, parameter.options
+  parameter.override = override
   parameter.bits, parameter.why = choose_bits(parameter, override, group)
   parameter.format = format.resolve({override, own, options}, parameter.bits)
   parameter.correction_bits = override.correction_bits or group.correction_bits
@@ -209,7 +226,7 @@ function M.groups(who, parameters, options, rule, bits)
   if type(parameters) ~= "table" then
     error(("%s: parameters are a %s, expected a list"):format(who, type(parameters)), 0)
   end
-  check_options(who, options, rule, {"overrides"})
+  check_options(who, options, rule, more_names(rule, "overrides"))
   local raw = parameters
   if #parameters == 0 then error(who .. ": the list of parameters is empty", 0) end
   if not is_group(parameters[1]) then raw = {{params = parameters}} end
@@ -219,7 +236,7 @@ function M.groups(who, parameters, options, rule, bits)
       error(("%s: entry %d is no group, expected {params = {...}}, as the first is"):format(who, i),
         0)
     end
-    check_options(("%s: group %d"):format(who, i), own, rule, {"params"})
+    check_options(("%s: group %d"):format(who, i), own, rule, more_names(rule, "params"))
     if type(own.params) ~= "table" then
       error(("%s: params of group %d is a %s, expected a list"):format(who, i, type(own.params)), 0)
     end
@@ -239,10 +256,43 @@ function M.groups(who, parameters, options, rule, bits)
   local overrides = checked_overrides(who, options.overrides, names, rule)
   for i, group in ipairs(groups) do
     for _, parameter in ipairs(group.parameters) do
-      settle(parameter, overrides[parameter.name] or {}, group, raw[i], options)
+      parameter.own, parameter.options = raw[i], options
+      settle(parameter, overrides[parameter.name] or {}, group)
     end
   end
   return groups
+end
+
+--- Other options for parameters of groups that have been settled.
+-- @tparam string who
+-- @tparam {table,...} groups as groups() gives them
+-- @tparam table overrides by pattern, as the option of that name
+-- @tparam table rule
+function M.override(who, groups, overrides, rule)
+  local names = {}
+  for _, group in ipairs(groups) do
+    for _, parameter in ipairs(group.parameters) do names[#names + 1] = parameter.name end
+  end
+  local by_name = checked_overrides(who, overrides, names, rule)
+  for _, group in ipairs(groups) do
+    for _, parameter in ipairs(group.parameters) do
+      local override = {}
+      for _, from in ipairs {parameter.override, by_name[parameter.name] or {}} do
+        for key, value in pairs(from) do override[key] = value end
+      end
+      settle(parameter, override, group)
+    end
+  end
+end
+
+--- Whether a parameter goes to the rule that stands beside one for matrices: it is none, or a table
+-- of rows to be looked up, or that was said of it.
+-- @tparam table parameter
+-- @treturn boolean
+function M.is_for_rest(parameter)
+  local shape = parameter.tensor:shape()
+  local columns = parameter.tensor:size() / (shape[1] or 1)
+  return parameter.rule == "adamw" or parameter.lookup or #shape < 2 or shape[1] == 1 or columns == 1
 end
 
 --- Check numbers that may have been changed since.

@@ -99,7 +99,7 @@ function M.state_text(report)
   local first = ("optimizer state: %s, %.2f bytes a parameter"):format(M.bytes_text(report.bytes),
     report.bytes / math.max(1, report.elements))
   local lines = {first}
-  if report.elements_8 > 0 then
+  if report.elements_8 + report.elements_4 > 0 then
     lines[1] = ("%s; 32-bit state would take %s, so %s are saved"):format(first,
       M.bytes_text(report.bytes_if_32), M.bytes_text(report.bytes_if_32 - report.bytes))
   end
