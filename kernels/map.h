@@ -47,6 +47,7 @@ typedef struct oct_lines {
     float octave_first[OCT_OCTAVES];       /* where the next one begins, and the one after it; */
     float octave_second[OCT_OCTAVES];      /* infinity where that is beyond the octave */
     uint8_t cell_segment[OCT_CELLS];       /* segment in which a cell begins */
+    uint8_t octave_byte[OCT_OCTAVES];      /* octave_segment once more */
     float scale;
     int32_t segments;
     int32_t has_cells;             /* at most one segment begins within any cell */
