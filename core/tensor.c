@@ -199,7 +199,8 @@ int oct_tensor_data(void **data, oct_tensor *t)
 
 int oct_parameter(oct_tensor *t, int on)
 {
-    OCT_TRY(oct_check(t, "parameter", "the tensor", OCT_F32));
+    int bf16 = t && t->dtype == OCT_BF16;
+    OCT_TRY(oct_check(t, "parameter", "the tensor", bf16 ? OCT_BF16 : OCT_F32));
     if (t->on_tape)
         return oct_fail("parameter: the tensor is the result of an op, expected a leaf");
     if (t->storage->purpose != OCT_PARAMETERS) {
