@@ -57,23 +57,6 @@ static void divide_vector(factored *f, float *moment, float decay)
     oct_kernels_now()->binary(f->update, f->update, f->squares, 1, &f->size, whole, whole, OCT_MUL);
 }
 
-/* The gradient as f32, scaled and clipped. */
-static void load_gradient(float *y, const oct_tensor *g, oct_step_scale scale)
-{
-    const oct_kernels *k = oct_kernels_now();
-    if (g->dtype == OCT_F32) {
-        k->add_scaled(y, oct_f32(g), g->size, (float)scale.grad_scale, 0);
-    } else {
-        const uint16_t *x = oct_data(g);
-        uint32_t *bits = (uint32_t *)y;
-        for (int64_t i = 0; i < g->size; i++) bits[i] = (uint32_t)x[i] << 16;
-        k->add_scaled(y, y, g->size, (float)scale.grad_scale, 0);
-    }
-    float limit = (float)scale.grad_limit;
-    for (int64_t i = 0; limit < INFINITY && i < g->size; i++)
-        if (fabsf(y[i]) < INFINITY) y[i] = fmaxf(fminf(y[i], limit), -limit);
-}
-
 /* The root of the mean square of the parameter. */
 static double param_rms(const oct_optim_slot *slot, const oct_tensor *p, float *room)
 {
@@ -94,6 +77,7 @@ static int64_t count_not_finite(const float *x, int64_t n)
     return count;
 }
 
+/* f->update: the gradient. */
 static void step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, factored *f)
 {
     const oct_kernels *k = oct_kernels_now();
@@ -112,6 +96,7 @@ static void step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, f
     slot->grad = f->update;
     slot->grad_format = OCT_NUMBER_F32;
     slot->numbers = oct_optim_numbers(o, m, scale, rms, 0);
+    slot->numbers.coupled_decay = 0;
     oct_optim_run(o, slot);
 }
 
@@ -126,7 +111,7 @@ int oct_adafactor_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct
     f.squares = f.update + f.size;
     f.row = f.squares + f.size;
     f.column = f.row + f.rows;
-    load_gradient(f.update, m->parameter->grad, scale);
+    oct_optim_load_gradient(f.update, o, m, slot, scale);
     *left_out = oct_kernels_now()->all_finite(f.update, f.size)
                     ? 0 : count_not_finite(f.update, f.size);
     if (*left_out == 0) step_with(o, m, slot, &f);
