@@ -34,10 +34,22 @@ static double mean_of(const float *x, int64_t n)
     return sum / (double)n;
 }
 
-static void divide_matrix(factored *f, float *row_moment, float *column_moment, float decay)
+/* The mean of each row of the gradient's squares plus eps1, in double: every instruction set gives
+ * the same bits, which reduce's sums along a row do not. */
+static void row_means(const factored *f, double eps1)
 {
     const oct_kernels *k = oct_kernels_now();
-    k->reduce(f->row, NULL, f->squares, f->rows, f->columns, 1, OCT_MEAN);
+    #pragma omp parallel for schedule(static) if (f->rows >= 16)
+    for (int64_t i = 0; i < f->rows; i++)
+        f->row[i] = (float)(k->sum_squares(f->update + i * f->columns, f->columns)
+                            / (double)f->columns + eps1);
+}
+
+static void divide_matrix(factored *f, float *row_moment, float *column_moment, float decay,
+                          double eps1)
+{
+    const oct_kernels *k = oct_kernels_now();
+    row_means(f, eps1);
     k->reduce(f->column, NULL, f->squares, 1, f->rows, f->columns, OCT_MEAN);
     move_on(row_moment, f->row, f->rows, decay);
     move_on(column_moment, f->column, f->columns, decay);
@@ -88,7 +100,7 @@ static void step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, f
     k->affine(f->squares, f->squares, f->size, 1, (float)options[2]);
     float *row = oct_f32(m->tensors[OCT_STATE_ROW]);
     if (f->is_matrix)
-        divide_matrix(f, row, oct_f32(m->tensors[OCT_STATE_COLUMN]), (float)decay);
+        divide_matrix(f, row, oct_f32(m->tensors[OCT_STATE_COLUMN]), (float)decay, options[2]);
     else
         divide_vector(f, row, (float)decay);
     double length = sqrt(k->sum_squares(f->update, f->size) / (double)f->size);
