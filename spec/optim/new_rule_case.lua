@@ -1,6 +1,7 @@
 -- Run by new_rule_spec.lua, with a library that has the rule "signum".
 local bits = require "spec.optim.bits"
 local gradients = require "spec.optim.gradients"
+local machine = require "octet.machine"
 local optim = require "octet.optim"
 local rules = require "octet.optim.rules"
 local tensor = require "octet.tensor"
@@ -18,6 +19,7 @@ end
 
 -- Where an optimizer and the reference end up, from the same start with the same gradients.
 local function run(name)
+  machine.seed(1)
   local o = {lr = 1 / 256, momentum = 0.9, weight_decay = 0.01}
   local draw, start, p, m = gradients.draws(3), {}, {}, {}
   for i = 1, SIZE do
@@ -61,7 +63,7 @@ describe("a rule from a file of its own", function()
 
   it("follows its paper in double precision, with 32, 8 and 4 bits", function()
     -- A sign turns earlier or later where an m near 0 is rounded.
-    for name, most in pairs {signum = 1e-3, signum8 = 0.01, signum4 = 0.3} do
+    for name, most in pairs {signum = 1e-3, signum8 = 0.02, signum4 = 0.2} do
       local apart = run(name)
       assert.is_true(apart < most, ("%s: %g of the way"):format(name, apart))
     end
