@@ -12,8 +12,8 @@ local SMALL = {{1}, {7, 9}, {300}, {3, 1667}}
 
 local drawn = {}
 
---- Numbers that span six decades, some exactly 0, in step 3 some that are not finite or so large
--- that a second moment overflows; drawn once.
+--- Numbers that span six decades, some exactly 0, in steps 3 and 4 some that are not finite or so
+-- large that a second moment overflows; drawn once.
 function M.gradient(step, size)
   if not drawn[step] or drawn[step]:size() < size then
     local draw = gradients.draws(11 + step)
@@ -22,7 +22,7 @@ function M.gradient(step, size)
     for i = 0, drawn[step]:size() - 1 do
       local y = draw()
       g[i] = y < -0.45 and 0 or y * 10 ^ (6 * draw())
-      if step == 3 and y > 0.49 then
+      if (step == 3 or step == 4) and y > 0.49 then
         g[i] = y > 0.495 and 0 / 0 or y > 0.493 and math.huge or 1e30
       end
     end
