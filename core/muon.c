@@ -66,8 +66,8 @@ static int make_orthogonal(float *x, float *next, float *squares, int64_t rows, 
     return 0;
 }
 
-/* The momentum moves on, and its direction is left in x, where the parameter would stand. `room`: as
- * large as x. */
+/* The momentum moves on, and its direction is left in x, where the parameter would stand. `room` is
+ * as large as x. */
 static int64_t write_direction(float *x, float *room, const oct_optim *o, const oct_optim_member *m,
                                const oct_optim_slot *given, oct_step_scale scale)
 {

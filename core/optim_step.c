@@ -79,6 +79,11 @@ static float param_at(const oct_optim_slot *s, int64_t i)
     return from_bits(bits);
 }
 
+void oct_optim_load_param(float *y, const oct_optim_slot *slot)
+{
+    for (int64_t i = 0; i < slot->size; i++) y[i] = param_at(slot, i);
+}
+
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
                              const oct_optim_slot *slot, oct_step_scale scale)
 {
