@@ -5,8 +5,8 @@
 --     luajit bench/optimizer.lua --small      200 small tensors against one of the same total
 --     luajit bench/optimizer.lua --table5     Table 5 of Dettmers et al. (2022), for this machine
 --
--- With PEER_PYTHON, the path of a Python that has PyTorch and bitsandbytes, their optimizers are timed
--- in turns with ours. Of each the best round counts. --json FILE keeps every figure.
+-- With PEER_PYTHON, the path of a Python that has PyTorch and bitsandbytes, their optimizers are
+-- timed in turns with ours. Of each the best round counts. --json FILE keeps every figure.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here) .. package.path
 local cli = require "octet.cli"
@@ -159,8 +159,8 @@ local function find(list, field, value)
   end
 end
 
---- The peers that a width is held against: PyTorch's, and bitsandbytes' of the same width; 4 bits, of
--- which that has none, against its 8.
+--- The peers that a width is held against: PyTorch's, and bitsandbytes' of the same width; 4 bits,
+-- of which that has none, against its 8.
 local function rivals(seen, bits)
   local list = {}
   for _, peer in ipairs(seen.peers) do

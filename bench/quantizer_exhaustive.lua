@@ -2,11 +2,11 @@
 --
 --     luajit bench/quantizer_exhaustive.lua [--maps dynamic,linear] [--isa avx2,avx512]
 --
--- Of each map, signed and unsigned, and each instruction set, all floats are quantized: for a signed
--- map 2,130,706,434, both zeros and all denormals among them, for an unsigned one 1,065,353,217.
--- Expected is what follows from the map's values alone, in double: a code holds from the first float
--- that is nearer to its value than to the one below, and the float exactly midway goes to the larger
--- magnitude. Each code is compared; the first one that is wrong ends the run.
+-- Of each map, signed and unsigned, and each instruction set, all floats are quantized: for a
+-- signed map 2,130,706,434, both zeros and all denormals among them, for an unsigned one
+-- 1,065,353,217. Expected is what follows from the map's values alone, in double: a code holds from
+-- the first float that is nearer to its value than to the one below, and the float exactly midway
+-- goes to the larger magnitude. Each code is compared; the first one that is wrong ends the run.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here) .. package.path
 local bit = require "bit"
