@@ -51,13 +51,21 @@ local function magnitudes()
   return list
 end
 
+-- name "usual": the map of Octet's own format.
+local function map_of(name, bits, sign)
+  local format = require "octet.optim.format"
+  if name == "usual" then return format.map_of(format.resolve({}, bits), bits, sign) end
+  return map.named(name, bits, sign)
+end
+
 local function read_back(list, name, bits, sign)
-  local own = map.named(name, bits, sign)
+  local own = map_of(name, bits, sign)
   local codes, absmax = own:quantize(octet.tensor.from(list, {#list}), 256)
   return own:dequantize(codes, absmax, {#list}, 256):totable()
 end
 
---- The mean relative error in each bin. squared: what is kept is the square of the magnitude.
+--- The mean error in each bin, over the larger of what was meant and what is kept: 1 is the most,
+-- be it that all is lost or that too much is kept. squared: the square of the magnitude is kept.
 local function error_curve(name, bits, sign, squared)
   local list, given = magnitudes(), {}
   for i, x in ipairs(list) do given[i] = squared and x * x or x end
@@ -69,7 +77,8 @@ local function error_curve(name, bits, sign, squared)
     local is = squared and math.sqrt(kept[i]) or kept[i]
     local bin = math.floor((1 - math.log10(meant) / LOWEST) * BINS) + 1
     if bin <= BINS then
-      y[bin], count[bin] = y[bin] + math.abs(is - meant) / meant, count[bin] + 1
+      y[bin] = y[bin] + math.abs(is - meant) / math.max(is, meant)
+      count[bin] = count[bin] + 1
     end
   end
   for bin = 1, BINS do y[bin] = y[bin] / count[bin] end
@@ -88,15 +97,15 @@ end
 local function plot_error()
   local m = error_series {
     {"dynamic", "dynamic", 8, "signed"}, {"linear", "linear", 8, "signed"},
-    {"fp8 e4m3", "fp8_e4m3", 8, "signed"}, {"dynamic, 4 bits", "dynamic", 4, "signed"},
+    {"fp8 e4m3", "fp8_e4m3", 8, "signed"}, {"Octet, 4 bits", "usual", 4, "signed"},
   }
   local v = error_series {
     {"sqrt(v) kept (Octet)", "dynamic", 8, "unsigned"},
     {"v kept (the paper)", "dynamic", 8, "unsigned", true},
     {"v kept, linear", "linear", 8, "unsigned", true},
-    {"sqrt(v) kept, 4 bits", "dynamic", 4, "unsigned"},
+    {"sqrt(v) kept, 4 bits", "usual", 4, "unsigned"},
   }
-  return octet.plot.svg {title = "Mean relative error by magnitude, to the nearest", x_log = true,
+  return octet.plot.svg {title = "Mean error by magnitude, to the nearest", x_log = true,
     panels = {
       {x = "|m| over the largest of its block", y = "error of m", y_log = true, series = m},
       {x = "sqrt(v) over the largest of its block", y = "error of sqrt(v)", y_log = true,

@@ -51,9 +51,9 @@ local FORMATS = {
   {"dynamic, 256, by chance (Octet)", {}},
   {"fp8 e4m3, 256, nearest", {map = "fp8_e4m3", rounding = "nearest"}},
   {"fp8 e5m2, 256, nearest", {map = "fp8_e5m2", rounding = "nearest"}},
-  {"4 bits, sqrt(v), 128"},
-  {"dynamic, nearest", {rounding = "nearest"}, bits = 4},
-  {"dynamic, by chance (Octet)", {}, bits = 4},
+  {"4 bits, sqrt(v)"},
+  {"Octet's maps, 128, nearest", {rounding = "nearest"}, bits = 4},
+  {"Octet's maps, 128, by chance", {}, bits = 4},
 }
 
 local octet, map                            -- loaded once the options are right
