@@ -33,7 +33,7 @@ Peers.__index = Peers
 --- A Python that waits for commands (bench/peers/optim_step.py); nil without PEER_PYTHON.
 local function start_peers()
   local python = os.getenv "PEER_PYTHON"
-  if not python then return nil end
+  if not python or python == "" then return nil end
   local fifo = os.tmpname()
   os.remove(fifo)
   assert(os.execute(("mkfifo '%s'"):format(fifo)) == 0, "mkfifo failed")
