@@ -64,15 +64,21 @@ static void fill_linear(side *s, int levels, int is_signed, int nonzero)
     for (int k = 1; k <= n; k++) append(s, (double)k / n);
 }
 
-/* Each value so many times the one below. With 256 levels over the seven decades of the dynamic map.
- * With 16 an unsigned map has no 0 and ends at a tenth: where v is kept, or its root, an element
- * that is small beside its block's largest makes shorter steps, not longer ones. A signed map ends
- * at 10^-1.25. */
+/* Squares of whole numbers. */
+static void fill_quadratic(side *s, int levels, int is_signed)
+{
+    int n = positives(levels, is_signed);
+    for (int k = 1; k <= n; k++) append(s, (double)(k * k) / (n * n));
+}
+
+/* Each value so many times the one below. With 256 levels over the seven decades of the dynamic map,
+ * with 16 over one; an unsigned map of 16 has no 0: where v is kept, or its root, an element that is
+ * small beside its block's largest makes shorter steps, not longer ones. */
 static void fill_geometric(side *s, int levels, int is_signed)
 {
     int few = levels != OCT_CODES, n = positives(levels, is_signed) + (few && !is_signed);
-    double decades = !few ? 7 : is_signed ? 1.25 : 1;
-    for (int k = 1; k < n; k++) append(s, exp(log(10) * decades * (k - n) / (n - 1)));
+    for (int k = 1; k < n; k++)
+        append(s, exp(log(10) * (few ? 1 : 7) * (double)(k - n) / (n - 1)));
     append(s, 1);
 }
 
@@ -126,8 +132,8 @@ static void fill_values(float *value, const side *s, int levels, int is_signed)
 }
 
 static const char *const names[] = {
-    "dynamic", "linear", "linear_nonzero", "geometric", "quantile", "inverse_dynamic", "fp8_e4m3",
-    "fp8_e5m2", "bnb-0.36", NULL,
+    "dynamic", "linear", "linear_nonzero", "quadratic", "geometric", "quantile", "inverse_dynamic",
+    "fp8_e4m3", "fp8_e5m2", "bnb-0.36", NULL,
 };
 
 int oct_map_name(const char **name, int index)
@@ -147,6 +153,7 @@ int oct_map_named(oct_map **out, const char *name, int levels, int is_signed)
     if (strcmp(name, "dynamic") == 0) fill_dynamic(&s, levels, is_signed, 0);
     else if (strcmp(name, "linear") == 0) fill_linear(&s, levels, is_signed, 0);
     else if (strcmp(name, "linear_nonzero") == 0) fill_linear(&s, levels, is_signed, 1);
+    else if (strcmp(name, "quadratic") == 0) fill_quadratic(&s, levels, is_signed);
     else if (strcmp(name, "geometric") == 0) fill_geometric(&s, levels, is_signed);
     else if (strcmp(name, "quantile") == 0) fill_quantile(&s, levels, is_signed);
     else if (strcmp(name, "inverse_dynamic") == 0) fill_dynamic(&s, levels, is_signed, 1);

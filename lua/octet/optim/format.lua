@@ -19,7 +19,8 @@ local M = {}
 -- @field bnb-0.36 bitsandbytes 0.36.0 to 0.41.0, whose unsigned map ended at 0.0933
 M.NAMED = {
   octet = {map = "dynamic", sqrt_v = true, rounding = "stochastic", block_size = 256,
-    scale = "block", four = {map = "geometric", block_size = 128}},
+    scale = "block",
+    four = {map = {signed = "quadratic", unsigned = "geometric"}, block_size = 128}},
   paper = {map = "dynamic", sqrt_v = false, rounding = "nearest", block_size = 2048,
     scale = "block"},
   bnb = {map = "dynamic", sqrt_v = false, rounding = "nearest", block_size = 256, scale = "block"},
