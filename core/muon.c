@@ -104,6 +104,7 @@ static void apply(const oct_optim *o, const oct_optim_slot *given, const float *
     slot.grad = direction;
     slot.grad_format = OCT_NUMBER_F32;
     slot.bits = 32;
+    slot.whole = 0;
     slot.numbers = (oct_numbers){
         .grad_scale = 1, .grad_limit = INFINITY, .coupled_decay = numbers.coupled_decay,
         .keep = numbers.keep, .step = numbers.step, .c[MUON_REST] = 1,

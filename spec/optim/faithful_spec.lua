@@ -85,6 +85,15 @@ describe("8-bit state beside 32-bit state", function()
     end
   end
 
+  it("takes steps as long with one scale a tensor, too, where gradients are of a size", function()
+    for _, rule in ipairs {"adam", "sgd", "lamb", "muon", "adafactor"} do
+      local options = MORE[rule] and MORE[rule][1] or {}
+      local seen = beside(rule, 8, options, {{scale = "tensor"}},
+        {steps = rule == "muon" and 50 or 300, decades = {0}, by_scale = BY_SCALE[rule]})
+      hold(seen[1][1], 0, EIGHT)
+    end
+  end)
+
   it("fails with the paper's format and bitsandbytes': v underflows beside large neighbours",
     function()
       local seen = beside("adam", 8, {}, {{format = "paper"}, {format = "bnb"}},

@@ -138,6 +138,10 @@ end
 
 -- Clip by what is usual: the limit follows from the norms of the steps before.
 local function clip_percentile(self, clip, scale)
+  if type(clip) ~= "table" or type(clip.max_norm) ~= "function" then
+    error(("optim.%s: clip_percentile is %s, expected what optim.clip.percentile gives"):format(
+      self.name, tostring(clip)), 0)
+  end
   local norm = self:clip_norm(math.huge)
   local most = clip:max_norm(norm * scale) / scale
   self.grad_scale = norm < math.huge and math.min(1, most / (norm + 1e-6)) or 1
@@ -156,6 +160,9 @@ function Optimizer:step(options)
   local factor, scale, limit, norm = 1, 1, math.huge, nil
   if options then
     options_of.check_names("step", options, STEP_NAMES)
+    if options.max_norm and options.clip_percentile then
+      error("step: max_norm and clip_percentile are both given, expected one of them", 0)
+    end
     if options.lr then self:set_lr(options.lr) end
     factor, scale, limit = options.lr_factor or 1, options.grad_scale or 1, limit_of(self, options)
     if options.max_norm then norm = self:clip_norm(options.max_norm / math.abs(scale)) end
