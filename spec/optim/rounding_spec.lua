@@ -115,4 +115,19 @@ describe("rounding by chance", function()
       assert.is_true(math.abs(seen - expected) < 0.01, ("%g, expected %g"):format(seen, expected))
     end
   end)
+
+  it("draws for one parameter what it does not draw for another", function()
+    local a, b = tensor.zeros({4096}):parameter_(), tensor.zeros({4096}):parameter_()
+    for _, w in ipairs {a, b} do
+      local list = {}
+      for i = 1, 4096 do list[i] = i % BLOCK == 1 and 1 or 0.5012 end
+      gradients.set(w, list)
+    end
+    for _, bits in ipairs {8, 4} do
+      local opt = optim["adam" .. bits]({a, b}, {betas = {0, 0}, block_size = BLOCK})
+      opt:step()
+      local state = opt:state().tensors
+      assert.is_true(gradients.bytes(state["1.v"]) ~= gradients.bytes(state["2.v"]))
+    end
+  end)
 end)
