@@ -50,8 +50,9 @@ end
 local function hold(seen, decades, bar)
   local function within(name, value, ok)
     if ok then return end
-    error(("%d decades: %s is %.4g (length %.4f, largest %.3f, in the second half %.3f, cosine %.4f)")
-      :format(decades, name, value, seen.length, seen.most, seen.late, seen.cosine), 0)
+    error(("%d decades: %s is %.4g (length %.4f, largest %.3f, of the second half %.3f, "
+      .. "cosine %.4f)"):format(decades, name, value, seen.length, seen.most, seen.late,
+      seen.cosine), 0)
   end
   within("mean update", seen.length, seen.length > bar.shortest and seen.length < bar.longest)
   within("largest update", seen.most, seen.most <= bar.most)
@@ -144,8 +145,8 @@ describe("4-bit state beside 32-bit state", function()
   for _, rule in ipairs(rules.all) do
     for _, options in ipairs(MORE[rule.name] or {{}}) do
       it("is held to bars of its own, 0 to 3 decades: " .. rule.name .. shown(options), function()
-        local seen = beside(rule.name, 4, options, {{}}, {steps = rule.name == "muon" and 100 or 600,
-          by_scale = rule.name == "muon"})
+        local seen = beside(rule.name, 4, options, {{}},
+          {steps = rule.name == "muon" and 100 or 600, by_scale = rule.name == "muon"})
         for k, decades in ipairs(DECADES) do
           local own = FOUR_COSINE[rule.name]
           hold(seen[1][k], decades, with(FOUR[decades], {cosine = own and own[decades]}))
@@ -206,8 +207,8 @@ local function largest_change(p, old)
   return most
 end
 
--- The largest update, in units of lr, of an optimizer of a table whose rows' gradients are exactly 0
--- but where they are drawn; and how far the rows went that never are.
+-- The largest update, in units of lr, of an optimizer of a table whose rows' gradients are exactly
+-- 0 but where they are drawn; and how far the rows went that never are.
 local function train_embedding(rule, options, steps)
   machine.seed(1)
   local w = tensor.zeros({ROWS, WIDTH}):parameter_()
@@ -244,8 +245,8 @@ describe("an embedding's gradients by Zipf's law", function()
     end)
   end
 
-  -- The format of bitsandbytes' kernels. In Octet's rounding a row that has never been drawn does not
-  -- drift even so; in theirs, which keeps signs, it does.
+  -- The format of bitsandbytes' kernels. Here a row that has never been drawn does not drift even
+  -- so; there, where rounding keeps signs, it does.
   it("make updates of more than 10 lr in bitsandbytes' format, where v becomes 0 under a living m",
     function()
       for _, format in ipairs {"bnb", "paper"} do

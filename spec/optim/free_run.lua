@@ -54,9 +54,9 @@ end
 
 --- Gradients are normal numbers, with a mean of a tenth of their deviation, times a scale of each
 -- coordinate; the scales are spread evenly, by their logarithm, over so many decades.
--- @tparam table o `entrants`: {{rule, options}, ...}, the first of which the others are held against;
--- `decades`: a list, each a parameter of 4,096 elements; `steps`; `by_scale`: changes are measured in
--- units of the coordinate's scale, as those of a rule are that does not divide by it
+-- @tparam table o `entrants`: {{rule, options}, ...}, the first of which the others are held
+-- against; `decades`: a list, each a parameter of 4,096 elements; `steps`; `by_scale`: changes are
+-- measured in units of the coordinate's scale, as those of a rule are that does not divide by it
 -- @treturn {table,...} of each entrant but the first, by place in `decades`: `length`, the mean
 -- change a step over the first one's; `most`, the largest change over the first one's; `late`, the
 -- same in the second half; `cosine`, between the two displacements

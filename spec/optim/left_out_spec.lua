@@ -1,4 +1,5 @@
--- Gradients that are infinite or NaN: their elements stay as they are, state and all, and are counted.
+-- Gradients that are infinite or NaN: their elements stay as they are, state and all, and are
+-- counted.
 local format = require "octet.optim.format"
 local gradients = require "spec.optim.gradients"
 local machine = require "octet.machine"
@@ -12,8 +13,8 @@ local SIZE = SIDE * SIDE
 -- Options with which a rule has all of its states.
 local FULL = {rmsprop = {momentum = 0.9, centered = true}, adafactor = {beta1 = 0.9}}
 
--- Two steps, the second with the gradients `bad` at places from 0: parameter and state, as they were
--- before it and are after it.
+-- Two steps, the second with the gradients `bad` at places from 0: parameter and state, as they
+-- were before it and are after it.
 local function two_steps(rule, bits, bad)
   machine.seed(9)
   local w = tensor.ones({SIDE, SIDE}):parameter_()
@@ -88,7 +89,8 @@ describe("a gradient that is not finite", function()
                 local block = math.floor(place / p.format.block_size) + 1
                 low, high = neighbours(old, after[kind.name .. ".absmax"][block], values)
               end
-              assert.is_true(new >= low - math.abs(low) * 1e-5 and new <= high + math.abs(high) * 1e-5,
+              low, high = low - math.abs(low) * 1e-5, high + math.abs(high) * 1e-5
+              assert.is_true(new >= low and new <= high,
                 ("%s of element %d: %.9g became %.9g"):format(kind.name, place, old, new))
             end
           end

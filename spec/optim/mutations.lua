@@ -5,11 +5,12 @@
 --     luajit spec/optim/mutations.lua --list
 --
 -- Each is made in a copy of the tree in a scratch folder, which is built and whose specs under
--- spec/optim are run: first the one that ought to notice, then all. Exit status 1 where one survives,
--- 2 where a mutation's text is not found, or does not build. --with COMMAND: run builds and specs
--- by it.
+-- spec/optim are run: first the one that ought to notice, then all. Exit status 1 where one
+-- survives, 2 where a mutation's text is not found, or does not build. --with COMMAND: run builds
+-- and specs by it.
 --
--- Where a kernel has a scalar twin the twin is broken alike, so that comparing the two is not enough.
+-- Where a kernel has a scalar twin the twin is broken alike, so that comparing the two is not
+-- enough.
 
 local OPTIM, REF = "kernels/cpu/optim.c", "kernels/cpu/optim_ref.c"
 local STEP, MAP = "core/optim_step.c", "core/map.c"
@@ -23,12 +24,14 @@ local MUTATIONS = {
     {"kernels/rules/adam.h", "(float)(in->lr / (1 - oct_power(beta1, in->step)))",
       "(float)in->lr"}},
   {"absmax of the old state", "faithful",
-    {OPTIM, "s->next_absmax[j] : b->most[j]", "s->next_absmax[j] : scale[j] > 0 ? scale[j] : b->most[j]"},
+    {OPTIM, "s->next_absmax[j] : b->most[j]",
+      "s->next_absmax[j] : scale[j] > 0 ? scale[j] : b->most[j]"},
     {REF, "s->next_absmax[j] : largest(x, count)",
       "s->next_absmax[j] : state->absmax[at / s->block] > 0 ? state->absmax[at / s->block] "
       .. ": largest(x, count)"}},
   {"swapped maps", "faithful",
-    {"core/optim.c", "kind == OCT_STATE_SIGNED ? signed_map", "kind != OCT_STATE_SIGNED ? signed_map"}},
+    {"core/optim.c", "kind == OCT_STATE_SIGNED ? signed_map",
+      "kind != OCT_STATE_SIGNED ? signed_map"}},
   {"the 0.36 map in place of the dynamic one", "faithful",
     {MAP, 'if (strcmp(name, "dynamic") == 0) fill_dynamic(&s, levels, is_signed, 0);',
       'if (strcmp(name, "dynamic") == 0 && !is_signed && levels == OCT_CODES) fill_bnb_036(&s);\n'
@@ -40,7 +43,8 @@ local MUTATIONS = {
   {"one draw for all groups of a block", "rounding",
     {OPTIM, "s->random_offset + (uint64_t)element / 64 * 4);\n    for",
       "s->random_offset);\n    if (s->stochastic)\n"
-      .. "        for (int64_t i = GROUP / 4; i < count / 4; i++) b->words[i] = b->words[i % (GROUP / 4)];\n"
+      .. "        for (int64_t i = GROUP / 4; i < count / 4; i++)\n"
+      .. "            b->words[i] = b->words[i % (GROUP / 4)];\n"
       .. "    for"},
     {REF, "random_offset + (uint64_t)element / 64 * 4 + lane / 4", "random_offset + lane / 4"}},
   {"the same draws at every step", "rounding",
@@ -51,10 +55,13 @@ local MUTATIONS = {
       "slot->random_offset = random_offset"}},
   {"draws with a bias", "rounding",
     {"kernels/cpu/draws.h", "(w & 0x7FFF80u) | 0x3F800040u", "(w & 0x7F0000u) | 0x3F800040u"},
-    {REF, "0x3F800000u | half_word << 7 | 0x40u", "0x3F800000u | (half_word << 7 & 0x7F0000u) | 0x40u"}},
+    {REF, "0x3F800000u | half_word << 7 | 0x40u",
+      "0x3F800000u | (half_word << 7 & 0x7F0000u) | 0x40u"}},
   {"draws that depend on the thread", "",
-    {OPTIM, "typedef void (*block_loop)", "int omp_get_thread_num(void);\ntypedef void (*block_loop)"},
-    {OPTIM, "prepare_keys(&b.keys, s->seed);", "prepare_keys(&b.keys, s->seed + (uint64_t)omp_get_thread_num());"}},
+    {OPTIM, "typedef void (*block_loop)",
+      "int omp_get_thread_num(void);\ntypedef void (*block_loop)"},
+    {OPTIM, "prepare_keys(&b.keys, s->seed);",
+      "prepare_keys(&b.keys, s->seed + (uint64_t)omp_get_thread_num());"}},
   {"weight decay coupled in place of decoupled", "hyper",
     {STEP, "g->decay == OCT_DECAY_COUPLED ?", "g->decay != OCT_DECAY_OWN ?"},
     {STEP, "g->decay == OCT_DECAY_DECOUPLED ? (float)(1 - g->lr * g->weight_decay) : 1", "1"}},
@@ -62,7 +69,8 @@ local MUTATIONS = {
     {OPTIM, "vf_store(b->values[j] + e, vf_select(bad, old[j][v], state[j]));",
       "vf_store(b->values[j] + e, vf_select(bad, vf_all(0), state[j]));"},
     {REF, "OCT_STATE_LIMIT)) return 0;",
-      "OCT_STATE_LIMIT)) {\n        for (int j = 0; slot->bits != 32 && j < OCT_STATES; j++) state[j] = 0;\n"
+      "OCT_STATE_LIMIT)) {\n"
+      .. "        for (int j = 0; slot->bits != 32 && j < OCT_STATES; j++) state[j] = 0;\n"
       .. "        return 0;\n    }"}},
   {"left-out elements not counted", "left_out",
     {OPTIM, "b->left_out += vm_count(bad);", ""}, {REF, "            left_out++;\n", ""}},
@@ -92,7 +100,8 @@ local MUTATIONS = {
   {"a block's scale beyond the block", "faithful",
     {OPTIM, "block = s->whole ? 0 : at / s->block;", "block = s->whole ? 0 : from / s->block;"},
     {REF, "s->whole ? 0 : at / s->block]", "s->whole ? 0 : at / OCT_OPTIM_PIECE]"},
-    {REF, "state->absmax[at / s->block] = inverse", "state->absmax[at / OCT_OPTIM_PIECE] = inverse"}},
+    {REF, "state->absmax[at / s->block] = inverse",
+      "state->absmax[at / OCT_OPTIM_PIECE] = inverse"}},
   {"options of a group forgotten", "options",
     {"lua/octet/optim/options.lua", "group[name] = own[name]\n", "group[name] = nil\n"}},
   {"state restored without squaring its roots", "report",
@@ -183,8 +192,8 @@ local function what_failed()
 end
 
 io.stdout:setvbuf "line"
-if not run(("tar -C %s --exclude=./.git --exclude='./build*' --exclude=./runs -cf - . | tar -C %s -xf -")
-  :format(quoted(root), quoted(scratch)))
+if not run(("tar -C %s --exclude=./.git --exclude='./build*' --exclude=./runs -cf - . "
+    .. "| tar -C %s -xf -"):format(quoted(root), quoted(scratch)))
   or not in_scratch("cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release "
     .. "-DCMAKE_C_FLAGS_RELEASE=-O1", "configure.log") or not build() then
   fail("the tree does not build; see " .. scratch)

@@ -20,9 +20,9 @@ describe("an optimizer's options", function()
     assert.equal(0.01, optim.adamw({parameter()}).groups[1].weight_decay)
     assert.equal(256, optim.adam8({parameter()}).groups[1].block_size)
     assert.equal(2048, optim.adam8({parameter()}, {format = "paper"}).groups[1].block_size)
-    assert.same({128, "geometric", true, "stochastic"}, (function(group)
-      return {group.block_size, group.map.unsigned, group.sqrt_v, group.rounding}
-    end)(optim.adam4({parameter()}).groups[1]))
+    local four = optim.adam4({parameter()}).groups[1]
+    assert.same({128, "quadratic", "geometric", true, "stochastic"}, {four.block_size,
+      four.map.signed, four.map.unsigned, four.sqrt_v, four.rounding})
     assert.is_false(optim.adam({parameter()}).groups[1].decoupled)
     assert.is_true(optim.adamw({parameter()}).groups[1].decoupled)
     local muon = optim.muon({parameter()}, {lr = 0.1, adamw = {lr = 0.2, eps = 1e-7}}).groups[1]
@@ -94,7 +94,8 @@ describe("an optimizer's options", function()
     assert.equal("8 bits, dynamic, blocks of 2048", text {format = "paper"})
     assert.equal("8 bits, dynamic, blocks of 256", text {format = "bnb"})
     assert.equal("8 bits, bnb-0.36, blocks of 2048", text {format = "bnb-0.36"})
-    assert.equal("8 bits, linear, one scale", text {map = "linear", scale = "tensor", sqrt_v = false})
+    assert.equal("8 bits, linear, one scale",
+      text {map = "linear", scale = "tensor", sqrt_v = false})
     assert.equal("8 bits, dynamic, sqrt_v, blocks of 2048", text {format = "paper", sqrt_v = true})
     assert.equal("4 bits, quadratic and geometric, sqrt_v, blocks of 128", text({}, "adam4"))
     assert.equal("4 bits, dynamic and linear_nonzero, blocks of 128",
@@ -112,7 +113,8 @@ describe("an optimizer's options", function()
   it("differ by parameter where overrides say so, at first or later", function()
     local function list()
       return {{name = "head.weight", tensor = parameter(5000)},
-        {name = "body.weight", tensor = parameter(5000)}, {name = "body.bias", tensor = parameter(8)}}
+        {name = "body.weight", tensor = parameter(5000)},
+        {name = "body.bias", tensor = parameter(8)}}
     end
     local function formats(opt)
       local of = {}

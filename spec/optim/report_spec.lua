@@ -66,7 +66,9 @@ describe("an optimizer's report", function()
           -- Muon gives what is no matrix to AdamW.
           local n, states = w:size(), #opt.parameters[1].rule.states
           local factors = 0
-          if rule.matrix == "factored" then factors = 4 * (shape[2] and shape[1] + shape[2] or n) end
+          if rule.matrix == "factored" then
+            factors = 4 * (shape[2] and shape[1] + shape[2] or n)
+          end
           local blocks = ceil(n / (bits == 4 and 128 or 256))
           local each = bits == 32 and 4 * n or (bits == 8 and n or ceil(n / 2)) + 4 * blocks
           local report = opt:report()
@@ -85,7 +87,8 @@ describe("an optimizer's report", function()
   end
 
   for _, case in ipairs {
-    {"adam", 8, {}}, {"adam", 8, {format = "paper"}}, {"adam", 4, {}}, {"adam", 4, {map = "dynamic"}},
+    {"adam", 8, {}}, {"adam", 8, {format = "paper"}}, {"adam", 4, {}},
+    {"adam", 4, {map = "dynamic"}},
     {"adam", 8, {scale = "tensor"}}, {"ademamix", 8, {}}, {"rmsprop", 8, {map = "linear"}},
     {"sgd", 4, {}}, {"muon", 8, {}}, {"muon", 4, {}}, {"adafactor", 8, {}}, {"lamb", 4, {}},
     {"muon", 8, {scale = "tensor"}}, {"adafactor", 4, {scale = "tensor"}},
@@ -104,7 +107,9 @@ describe("an optimizer's report", function()
         local zeros, saturated = 0, 0
         for _, code in ipairs(codes_of(tensors["1." .. kind.name], bits, n)) do
           if values[code + 1] == 0 then zeros = zeros + 1 end
-          if code == #values - 1 or (sign == "signed" and code == 0) then saturated = saturated + 1 end
+          if code == #values - 1 or (sign == "signed" and code == 0) then
+            saturated = saturated + 1
+          end
         end
         assert.equal(kind.name, seen.name)
         assert.equal(zeros / n, seen.zeros)

@@ -37,8 +37,8 @@ describe("rounding by chance", function()
   end)
   teardown(function() parameter, grad = nil, nil end)
 
-  -- Codes after one step from state of zeros, when the state is the gradient, rounded once. The first
-  -- element of a block is 1, so that it is the scale.
+  -- Codes after one step from state of zeros, when the state is the gradient, rounded once. The
+  -- first element of a block is 1, so that it is the scale.
   local function codes_of(rule, bits, options, state, x)
     grad:fill_(x)
     for i = 0, SIZE - 1, BLOCK do grad:data()[i] = 1 end

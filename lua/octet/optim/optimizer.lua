@@ -131,7 +131,8 @@ local function limit_of(self, options)
   local limit = options.clip_value
   if limit == nil then return math.huge end
   if type(limit) ~= "number" or not (limit > 0) then
-    error(("optim.%s: clip_value is %s, expected more than 0"):format(self.name, tostring(limit)), 0)
+    error(("optim.%s: clip_value is %s, expected more than 0"):format(self.name,
+      tostring(limit)), 0)
   end
   return limit
 end
@@ -177,8 +178,9 @@ function Optimizer:step(options)
 end
 
 --- backward and step at once: each parameter is stepped as soon as its gradient is complete, and
--- the gradient is freed, so that gradients of few parameters are held at a time. The same numbers as
--- backward and step by themselves. A norm over all gradients is not known on the way: no max_norm.
+-- the gradient is freed, so that gradients of few parameters are held at a time. The same numbers
+-- as backward and step by themselves. A norm over all gradients is not known on the way, hence no
+-- max_norm.
 -- Call zero_grad before, where gradients may be left from elsewhere.
 -- @tparam tensor loss a scalar
 -- @tparam[opt] table options clip_value, lr, lr_factor, grad_scale: as step
@@ -244,11 +246,12 @@ end
 
 --- What the state holds.
 -- @treturn table `bytes`: all of it; `bytes_32`, `bytes_8`, `bytes_4`: by bits; `elements`,
--- `elements_8`, `elements_4`; `bytes_if_32`: what 32-bit state would take; `kept_32`: the parameters
--- with 32-bit state in an optimizer of less, as {name=, elements=, why=}; `parameters`: of each
--- {name, elements, bits, bytes, format, states}, where a state is {name, zeros, saturated: shares of
--- its codes; absolute_error, relative_error, lost: the last step's mean of |kept - meant|, of the
--- same over |meant|, and the share kept as 0 though it was not, where the optimizer is watched}
+-- `elements_8`, `elements_4`; `bytes_if_32`: what 32-bit state would take; `kept_32`: the
+-- parameters with 32-bit state in an optimizer of less, as {name=, elements=, why=}; `parameters`:
+-- of each {name, elements, bits, bytes, format, states}, where a state is {name, zeros, saturated:
+-- shares of its codes; absolute_error, relative_error, lost: the last step's mean of
+-- |kept - meant|, of the same over |meant|, and the share kept as 0 though it was not, where the
+-- optimizer is watched; of roots, where sqrt_v has them kept}
 function Optimizer:report()
   handle_of(self)
   return require("octet.optim.report").of(self)

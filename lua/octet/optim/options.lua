@@ -307,7 +307,8 @@ end
 function M.is_for_rest(parameter)
   local shape = parameter.tensor:shape()
   local columns = parameter.tensor:size() / (shape[1] or 1)
-  return parameter.rule == "adamw" or parameter.lookup or #shape < 2 or shape[1] == 1 or columns == 1
+  return parameter.rule == "adamw" or parameter.lookup or #shape < 2 or shape[1] == 1
+    or columns == 1
 end
 
 --- Check numbers that may have been changed since.
