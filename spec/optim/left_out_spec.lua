@@ -15,7 +15,7 @@ local FULL = {rmsprop = {momentum = 0.9, centered = true}, adafactor = {beta1 = 
 
 -- Two steps, the second with the gradients `bad` at places from 0: parameter and state, as they
 -- were before it and are after it.
-local function two_steps(rule, bits, bad)
+local function two_steps(rule, bits, bad, step_options)
   machine.seed(9)
   local w = tensor.ones({SIDE, SIDE}):parameter_()
   local options = {lr = 0.1, min_8bit_size = 0}
@@ -43,7 +43,7 @@ local function two_steps(rule, bits, bad)
   c:normal_(0, 1)
   for place, value in pairs(bad) do c:data()[place] = value end
   gradients.set(w, c)
-  local left_out = opt:step()
+  local left_out = opt:step(step_options)
   return before, seen(), left_out, opt
 end
 
@@ -110,6 +110,16 @@ describe("a gradient that is not finite", function()
         end
       end)
     end
+  end
+
+  for _, rule in ipairs(rules.all) do
+    it("is not clipped to one that is: " .. rule.name, function()
+      for _, bits in ipairs {32, 8, 4} do
+        local before, after, left_out = two_steps(rule, bits, bad, {clip_value = 0.5})
+        assert.equal(4, left_out)
+        for place in pairs(bad) do assert.equal(before.w[place + 1], after.w[place + 1]) end
+      end
+    end)
   end
 
   it("is left out of the norm, and counted beside it", function()

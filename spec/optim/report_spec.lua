@@ -104,9 +104,11 @@ describe("an optimizer's report", function()
         local seen = report.states[i]
         local sign = kind.kind == "signed" and "signed" or "unsigned"
         local values = format.map_of(opt.parameters[1].format, bits, sign):values()
+        local absmax, own = tensors["1." .. kind.name .. ".absmax"]:data(), opt.parameters[1].format
+        local block = own.scale == "tensor" and n or own.block_size
         local zeros, saturated = 0, 0
-        for _, code in ipairs(codes_of(tensors["1." .. kind.name], bits, n)) do
-          if values[code + 1] == 0 then zeros = zeros + 1 end
+        for k, code in ipairs(codes_of(tensors["1." .. kind.name], bits, n)) do
+          if values[code + 1] * absmax[floor((k - 1) / block)] == 0 then zeros = zeros + 1 end
           if code == #values - 1 or (sign == "signed" and code == 0) then
             saturated = saturated + 1
           end
@@ -177,6 +179,15 @@ describe("an optimizer's report", function()
     local paper = lost {format = "paper"}
     assert.is_true(paper > 0.02, "lost: " .. paper)
     assert.equal(0, lost {})
+  end)
+
+  it("counts state that has seen no step as zeros", function()
+    for _, bits in ipairs {8, 4} do
+      local opt = optim["adam" .. bits]({tensor.zeros({5000}):parameter_()})
+      for _, seen in ipairs(opt:report().parameters[1].states) do
+        assert.same({1, 0}, {seen.zeros, seen.saturated})
+      end
+    end
   end)
 
   it("tells errors only while the optimizer is watched, and of the last step alone", function()
