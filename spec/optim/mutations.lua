@@ -17,7 +17,7 @@ local STEP, MAP = "core/optim_step.c", "core/map.c"
 
 -- {name, spec that ought to notice, {file, text that occurs once, what stands in its place}, ...}
 local MUTATIONS = {
-  {"a wrong bias correction", "faithful",
+  {"a wrong bias correction", "adam",
     {"kernels/rules/adam.h", "(float)(1 / sqrt(1 - oct_power(beta2, in->step)))",
       "(float)(1 / sqrt(1 - oct_power(beta2, in->step + 1)))"}},
   {"no bias correction of m", "adam",

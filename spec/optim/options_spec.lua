@@ -238,6 +238,8 @@ describe("an optimizer's parameters", function()
     assert.equal(2 * 4106 + 8 * 17, report.bytes_8)
     assert.equal(4106, report.elements_8)
     assert.same({}, optim.adam({parameter()}):report().kept_32)
+    local few = optim.adam {{name = "w", tensor = parameter(10), bits = 8}}
+    assert.equal(8, few.parameters[1].bits)
   end)
 
   it("are refused where they are no parameters, with their place or name", function()
