@@ -84,7 +84,7 @@ static int64_t write_direction(float *x, float *room, const oct_optim *o, const 
     slot.numbers.step = -1;
     slot.param = x;
     slot.param_format = OCT_NUMBER_F32;
-    oct_kernels_now()->fill(x, slot.size, 0);
+    oct_kernels_now()->fill(x, slot.size, NO_DIRECTION);
     return oct_optim_run(o, &slot);
 }
 
@@ -107,6 +107,7 @@ static void apply(const oct_optim *o, const oct_optim_slot *given, const float *
     slot.grad = direction;
     slot.grad_format = OCT_NUMBER_F32;
     slot.bits = 32;
+    slot.whole = 0;
     slot.numbers = (oct_numbers){
         .grad_scale = 1, .grad_limit = INFINITY, .keep = numbers.keep, .step = numbers.step,
         .c[MUON_REST] = 1,
