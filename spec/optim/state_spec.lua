@@ -192,7 +192,7 @@ describe("state of another format", function()
       {"adam8", {map = "bnb-0.36", sqrt_v = false}, "expected 8 bits, bnb%-0.36, blocks of 256;"},
       {"adam8", {sqrt_v = false}, "expected 8 bits, dynamic, blocks of 256;"},
       {"adam8", {scale = "tensor"}, "expected 8 bits, dynamic, sqrt_v, one scale;"},
-      {"adam4", {}, "expected 4 bits, dynamic and linear, sqrt_v, blocks of 128;"},
+      {"adam4", {}, "expected 4 bits, .*sqrt_v, blocks of 128;"},
     } do
       local to = fresh(case[1], case[2])
       advance(to, 1, 1)
