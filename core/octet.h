@@ -442,7 +442,8 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *optim);
  * stay. */
 int oct_optim_step(int64_t *left_out, oct_optim *optim, double grad_scale, double grad_limit);
 /* backward and a step at once: each parameter of the optimizer is stepped as soon as its gradient is
- * complete, and the gradient is freed. */
+ * complete, and the gradient is freed. Where it fails on the way, some have been stepped, the others
+ * not. */
 int oct_optim_step_backward(int64_t *left_out, oct_optim *optim, oct_tensor *loss,
                             double grad_scale, double grad_limit);
 /* All gradients count as zero. */

@@ -171,9 +171,11 @@ function Optimizer:step(options)
 end
 
 --- backward and step at once: each parameter is stepped as soon as its gradient is complete, and
--- the gradient is freed, so that gradients of few parameters are held at a time. The same numbers as
--- backward and step by themselves. A norm over all gradients is not known on the way: no max_norm.
--- Call zero_grad before, where gradients may be left from elsewhere.
+-- the gradient is freed, so that gradients of few parameters are held at a time (gradient release).
+-- The same numbers, bit for bit, as backward and step by themselves. A norm over all gradients is
+-- not known on the way: no max_norm. Where a step is made of several batches, the earlier ones'
+-- backward leaves gradients of all parameters: nothing is saved. Where memory ends on the way, some
+-- parameters have been stepped and the others not.
 -- @tparam tensor loss a scalar
 -- @tparam[opt] table options clip_value, lr, lr_factor, grad_scale: as step
 -- @treturn number elements left out
