@@ -47,7 +47,11 @@ end
 function M.kinds_of(self, index)
   local kinds = {}
   for _, kind in ipairs(self.parameters[index].rule.states) do
-    if tensor_at(self, index, C.OCT_STATE_VALUES + kind.place) then kinds[#kinds + 1] = kind end
+    check(C.oct_optim_state(tensor_out, self.handle, index - 1, C.OCT_STATE_VALUES + kind.place), 3)
+    if tensor_out[0] ~= nil then
+      kinds[#kinds + 1] = kind
+      C.oct_tensor_free(tensor_out[0])
+    end
   end
   return kinds
 end
