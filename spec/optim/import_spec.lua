@@ -2,6 +2,7 @@
 local gradients = require "spec.optim.gradients"
 local json = require "octet.json"
 local map = require "octet.optim.map"
+local octet = require "octet"
 local optim = require "octet.optim"
 local peers = require "spec.optim.peers.optimizer_state"
 local safetensors = require "octet.safetensors"
@@ -164,6 +165,31 @@ describe("imported state", function()
     opt:import(path, {names = {weight = {"q", "k"}, rest = "unused"}})
     assert.same(expected, seen())
     assert.equal(3, opt:state().numbers.steps.weight)
+  end)
+
+  it("of a BERT by Hugging Face's names goes into layers that are one product here", function()
+    local bert = require "models.bert"
+    local model = bert.Classifier(bert.config({
+      vocab_size = 11, hidden_size = 8, num_hidden_layers = 2, num_attention_heads = 2,
+      intermediate_size = 16, max_position_embeddings = 8,
+    }, "config"), {classes = 2, pooling = "cls"})
+    local tensors, names, steps = {}, {}, {}
+    for i, entry in ipairs(model:hugging_face_state()) do
+      names[i], steps[entry.name] = entry.name, 7
+      tensors[entry.name .. ".exp_avg"] = entry.tensor
+      tensors[entry.name .. ".exp_avg_sq"] = octet.no_grad(function()
+        return entry.tensor * entry.tensor
+      end)
+    end
+    safetensors.save(path, tensors, {optimizer = "AdamW", parameters = json.encode(names),
+      steps = json.encode(steps)})
+    local opt = optim.adamw(model:parameters())
+    opt:import(path, {names = model:hugging_face_names()})
+    local state = opt:state()
+    for _, p in ipairs(model:parameters()) do
+      assert.is_true(gradients.bytes(p.tensor) == gradients.bytes(state.tensors[p.name .. ".m"]))
+      assert.equal(7, state.numbers.steps[p.name])
+    end
   end)
 
   for _, wrong in ipairs {
