@@ -142,6 +142,7 @@ describe("options by name", function()
     assert.matches("4 bits want maps of 16 values", failure(run.opt.override, run.opt,
       {head = {bits = 4, map = {signed = map.named("linear", 8, "signed")}}}))
     assert_same(before, gradients.everything(run.opt, run.parameters))
+    assert.equal(8, bits_of(run.opt:override {["^embed"] = {bits = 8}})["head.weight"])
     runs.advance(run, 3, 3)
     local other = fresh("muon8")
     machine.seed(1)
