@@ -173,7 +173,9 @@ local function pick(t, place)
   return t:rows(place):reshape(rest)
 end
 
-local function block_of(file, part, size, scales)
+-- The block size that a number of scales means; of a single block, which may be any, the optimizer's.
+local function block_of(file, part, size, scales, own)
+  if math.ceil(size / own) == scales then return own end
   for bits = 5, 12 do
     if math.ceil(size / 2 ^ bits) == scales then return 2 ^ bits end
   end
@@ -183,7 +185,7 @@ end
 
 -- A state of one of theirs: `values`; where those are codes also absmax, block, levels (the map's
 -- values) and sign.
-local function source(file, part, key)
+local function source(file, part, key, own_block)
   if type(key) == "string" then return {values = read(file, part, key, "f32")} end
   local number, place = key[1], key[2]
   local info = file:info(part.keys["state" .. number] or "")
@@ -193,7 +195,7 @@ local function source(file, part, key)
   local s = {values = pick(read(file, part, "state" .. number), place),
     absmax = pick(read(file, part, "absmax" .. number, "f32"), place):reshape(-1),
     levels = read(file, part, "qmap" .. number, "f32"):totable()}
-  s.block = block_of(file, part, s.values:size(), s.absmax:size())
+  s.block = block_of(file, part, s.values:size(), s.absmax:size(), own_block)
   s.sign = s.levels[1] and s.levels[1] < 0 and "signed" or "unsigned"
   return s
 end
@@ -266,7 +268,7 @@ local function sources_of(file, p, kinds, parts, keys)
         error(("%s: parameter %s has a state %s here, and none there"):format(file.path, p.name,
           kind.name), 0)
       end
-      sources[k][kind.name] = source(file, part, keys[kind.name])
+      sources[k][kind.name] = source(file, part, keys[kind.name], p.format.block_size)
     end
   end
   return sources
