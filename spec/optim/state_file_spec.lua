@@ -131,6 +131,39 @@ describe("an optimizer's file", function()
     assert_same(before, gradients.everything(to.opt, {}))
   end)
 
+  it("whose numbers are damaged under a sound checksum gives one line, or a state that steps",
+    function()
+      local from = fresh("adam8")
+      advance(from, 1, 2)
+      local state = from.opt:state()
+      local text, draw = json.encode(state.numbers), gradients.draws(17)
+      local function random(n) return math.floor((draw() + 0.5) * n) + 1 end
+      local PIECES = {"", "null", "-1", "1e308", "0.5", '"x"', "[]", "{}", "true", "99999", ",",
+        "3"}
+      local refused = 0
+      for _ = 1, 400 do
+        -- Numbers and words outside of the maps, whose values are most of the text.
+        local maps = text:find '"maps"'
+        local at = random(2) == 1 and random(maps) or random(#text)
+        local first, last = text:find("[%w%.%-]+", at)
+        local damaged = text:sub(1, first - 1) .. PIECES[random(#PIECES)] .. text:sub(last + 1)
+        safetensors.save(path, state.tensors, {octet = "octet-optimizer-1", random = "{}",
+          optimizer = damaged})
+        local to = fresh("adam8")
+        local before, numbers = gradients.everything(to.opt, {}), to.opt:state().numbers
+        local ok, message = pcall(to.opt.restore, to.opt, path, {convert = random(2) == 1})
+        if not ok then
+          refused = refused + 1
+          assert.is_nil(message:find("\n", 1, true), message)
+          assert.is_nil(message:find("%.lua:%d"), message)
+          assert_same(before, gradients.everything(to.opt, {}))
+          assert.same(numbers, to.opt:state().numbers)
+        end
+        advance(to, 3, 3)
+      end
+      assert.is_true(refused > 200, refused .. " refused")
+    end)
+
   it("leaves the former one where it cannot be written", function()
     local run = fresh("adam8")
     run.opt:save(path)

@@ -173,7 +173,8 @@ local function pick(t, place)
   return t:rows(place):reshape(rest)
 end
 
--- The block size that a number of scales means; of a single block, which may be any, the optimizer's.
+-- The block size that a number of scales means; of a single block, which may be any, the
+-- optimizer's.
 local function block_of(file, part, size, scales, own)
   if math.ceil(size / own) == scales then return own end
   for bits = 5, 12 do
