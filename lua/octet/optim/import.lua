@@ -25,7 +25,7 @@ local PYTORCH = {
   adam = {m = "exp_avg", v = "exp_avg_sq"}, adamw = {m = "exp_avg", v = "exp_avg_sq"},
   sgd = {m = "momentum_buffer"}, adagrad = {v = "sum"},
   rmsprop = {v = "square_avg", m = "momentum_buffer", a = "grad_avg"},
-  adamax = {m = "exp_avg", u = "exp_inf"},
+  adamax = {m = "exp_avg", u = "exp_inf"}, muon = {m = "momentum_buffer"},
 }
 
 -- The same for bitsandbytes, which stacks ademamix's two means in state1.
