@@ -66,7 +66,11 @@ static int make_orthogonal(float *x, float *next, float *squares, int64_t rows, 
     return 0;
 }
 
-/* The momentum moves on, and its direction is left in x, where the parameter would stand. */
+/* No direction is as large: the bound of the rule is below it. */
+#define NO_DIRECTION OCT_STATE_LIMIT
+
+/* The momentum moves on, and its direction is left in x, where the parameter would stand; of
+ * elements that take no part NO_DIRECTION, which is what x holds before. */
 static int64_t write_direction(float *x, const oct_optim *o, const oct_optim_member *m,
                                const oct_optim_slot *given, oct_step_scale scale)
 {
@@ -76,8 +80,18 @@ static int64_t write_direction(float *x, const oct_optim *o, const oct_optim_mem
     slot.numbers.step = -1;
     slot.param = x;
     slot.param_format = OCT_NUMBER_F32;
-    oct_kernels_now()->fill(x, slot.size, 0);
+    oct_kernels_now()->fill(x, slot.size, NO_DIRECTION);
     return oct_optim_run(o, &slot);
+}
+
+/* Elements that take no part: `places` gets where they are, and their direction is 0. */
+static void take_out(int64_t *places, float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] == NO_DIRECTION) {
+            *places++ = i;
+            x[i] = 0;
+        }
 }
 
 /* p = p * keep - step * direction, in the parameter's own format: the same rule with the direction
@@ -90,6 +104,7 @@ static void apply(const oct_optim *o, const oct_optim_slot *given, const float *
     slot.grad = direction;
     slot.grad_format = OCT_NUMBER_F32;
     slot.bits = 32;
+    slot.whole = 0;
     slot.numbers = (oct_numbers){
         .grad_scale = 1, .grad_limit = INFINITY, .coupled_decay = numbers.coupled_decay,
         .keep = numbers.keep, .step = numbers.step, .c[MUON_REST] = 1,
@@ -110,8 +125,14 @@ int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_opti
     float *room = oct_block_new(bytes, OCT_WORKSPACE);
     if (!room) return -1;
     *left_out = write_direction(room, o, m, slot, scale);
-    int status = make_orthogonal(room, room + slot->size, room + 2 * slot->size, rows, columns,
-                                 (int)options[2]);
+    int64_t *places = *left_out > 0 ? oct_malloc((size_t)*left_out * sizeof *places) : NULL;
+    if (places) take_out(places, room, slot->size);
+    int status = *left_out > 0 && !places ? -1
+        : make_orthogonal(room, room + slot->size, room + 2 * slot->size, rows, columns,
+                          (int)options[2]);
+    /* They stay where they are, though the iteration gives each element a direction. */
+    for (int64_t i = 0; status == 0 && i < *left_out; i++) room[places[i]] = INFINITY;
+    oct_free(places);
     if (status == 0) {
         oct_numbers numbers = oct_optim_numbers(o, m, scale, 0, 0);
         /* match_rms: as long as AdamW's steps are (Liu et al., 2025); else Jordan's. */

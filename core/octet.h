@@ -459,7 +459,8 @@ int oct_optim_watch(oct_optim *optim, int on);
  * |meant|, |meant|; how many were kept as 0 though they were not, how many were not 0, how many have
  * the largest code of a side. */
 int oct_optim_error_sums(double *sums, oct_optim *optim, int64_t index, int state);
-/* Of the codes of state number `state`: how many stand for 0, how many are the last one of a side. */
+/* Of the codes of state number `state`: how many stand for 0, as all do in a block of zeros, and how
+ * many are the last one of a side. */
 int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *optim, int64_t index,
                           int state);
 /* Whether f32 state from outside holds what a step may leave: numbers that are finite and below

@@ -59,10 +59,12 @@ int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *o, int6
     if (!t || m->bits == 32) return 0;
     int64_t counts[OCT_CODES] = {0};
     const uint8_t *codes = oct_u8(t);
-    for (int64_t i = 0; i < m->parameter->size; i++)
-        counts[m->bits == 4 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i]]++;
-    for (int c = 0; c < map->levels; c++)
-        if (map->value[c] == 0) *zeros += counts[c];
+    const float *absmax = oct_f32(m->tensors[OCT_STATE_ABSMAX + state]);
+    for (int64_t i = 0; i < m->parameter->size; i++) {
+        int code = m->bits == 4 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i];
+        counts[code]++;
+        *zeros += map->value[code] * absmax[m->flags & OCT_FORMAT_WHOLE ? 0 : i / m->block] == 0;
+    }
     *saturated = counts[map->levels - 1] + (map->is_signed ? counts[0] : 0);
     return 0;
 }

@@ -127,18 +127,6 @@ static int64_t launch(const oct_optim *o, const oct_optim_work *work)
                                              : oct_kernels_now()->optim_step)(work);
 }
 
-int64_t oct_optim_run(const oct_optim *o, const oct_optim_slot *slot)
-{
-    /* Whole pieces of one slot: the room for all of them is there. */
-    oct_optim_cut cut = {.pieces = o->first.pieces, .units = o->first.units};
-    int64_t pieces = 0, bundled = OCT_OPTIM_PIECE;
-    cut_slot(&cut, &pieces, &bundled, 0, slot->size);
-    cut.units[cut.unit_count] = pieces;
-    oct_optim_work work = work_of(o, &cut);
-    work.slots = slot;
-    return launch(o, &work);
-}
-
 /* ---- norms ----------------------------------------------------------------------------------- */
 
 static void squares(double *sums, int64_t *not_finite, const oct_optim *o,
@@ -203,22 +191,36 @@ static void set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale
     }
 }
 
+static void measure(const oct_optim *o, const oct_optim_work *work)
+{
+    if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_measure_ref(o->measures, work);
+    else oct_kernels_now()->optim_measure(o->measures, work);
+}
+
+/* What was measured of the slot whose pieces begin at *piece, which moves on behind them. */
+static oct_optim_measure measured(const oct_optim *o, const oct_optim_work *work, int64_t *piece)
+{
+    int64_t i = *piece, pieces = work->units[work->unit_count], slot = work->pieces[i].slot;
+    oct_optim_measure sum = {0};
+    for (; i < pieces && work->pieces[i].slot == slot; i++) {
+        sum.param_squares += o->measures[i].param_squares;
+        sum.other_squares += o->measures[i].other_squares;
+        for (int j = 0; j < OCT_STATES; j++)
+            sum.absmax[j] = fmaxf(sum.absmax[j], o->measures[i].absmax[j]);
+    }
+    *piece = i;
+    return sum;
+}
+
 /* LAMB: norms of parameters and directions. One scale a tensor: what it will be. */
 static void run_first_pass(oct_optim *o, oct_step_scale scale)
 {
     oct_optim_work work = work_of(o, &o->first);
     if (work.unit_count == 0) return;
-    if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_measure_ref(o->measures, &work);
-    else oct_kernels_now()->optim_measure(o->measures, &work);
+    measure(o, &work);
     for (int64_t i = 0, pieces = work.units[work.unit_count]; i < pieces;) {
         int64_t k = work.pieces[i].slot;
-        oct_optim_measure sum = {0};
-        for (; i < pieces && work.pieces[i].slot == k; i++) {
-            sum.param_squares += o->measures[i].param_squares;
-            sum.other_squares += o->measures[i].other_squares;
-            for (int j = 0; j < OCT_STATES; j++)
-                sum.absmax[j] = fmaxf(sum.absmax[j], o->measures[i].absmax[j]);
-        }
+        oct_optim_measure sum = measured(o, &work, &i);
         memcpy(o->slots[k].next_absmax, sum.absmax, sizeof sum.absmax);
         if (o->slots[k].norms == OCT_NORMS_DIRECTION)
             o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale,
@@ -234,22 +236,45 @@ static void keep_whole_scales(const oct_optim_slot *s)
             *s->state[j].absmax = s->next_absmax[j] < OCT_ABSMAX_LEAST ? 0 : s->next_absmax[j];
 }
 
+static void add_error(oct_optim_error *sum, const oct_optim_error *e)
+{
+    sum->absolute += e->absolute;
+    sum->relative += e->relative;
+    sum->magnitude += e->magnitude;
+    sum->zeros += e->zeros;
+    sum->not_zero += e->not_zero;
+    sum->saturated += e->saturated;
+}
+
 static void keep_errors(oct_optim *o, int64_t slots)
 {
     const oct_optim_work work = work_of(o, &o->all);
     for (int64_t k = 0; k < slots; k++)
         memset(o->members[o->slot_member[k]].errors, 0, OCT_STATES * sizeof *o->errors);
     for (int64_t i = 0; work.unit_count > 0 && i < work.units[work.unit_count]; i++)
-        for (int j = 0; j < OCT_STATES; j++) {
-            const oct_optim_error *e = o->errors + i * OCT_STATES + j;
-            oct_optim_error *sum = o->members[o->slot_member[work.pieces[i].slot]].errors + j;
-            sum->absolute += e->absolute;
-            sum->relative += e->relative;
-            sum->magnitude += e->magnitude;
-            sum->zeros += e->zeros;
-            sum->not_zero += e->not_zero;
-            sum->saturated += e->saturated;
-        }
+        for (int j = 0; j < OCT_STATES; j++)
+            add_error(o->members[o->slot_member[work.pieces[i].slot]].errors + j,
+                      o->errors + i * OCT_STATES + j);
+}
+
+/* Whole pieces of one slot: the room for all of them is there. */
+int64_t oct_optim_run(const oct_optim *o, const oct_optim_slot *given)
+{
+    oct_optim_slot slot = *given;
+    oct_optim_cut cut = {.pieces = o->first.pieces, .units = o->first.units};
+    int64_t pieces = 0, bundled = OCT_OPTIM_PIECE, first = 0;
+    cut_slot(&cut, &pieces, &bundled, 0, slot.size);
+    cut.units[cut.unit_count] = pieces;
+    oct_optim_work work = work_of(o, &cut);
+    work.slots = &slot;
+    if (slot.whole) {
+        measure(o, &work);
+        oct_optim_measure sum = measured(o, &work, &first);
+        memcpy(slot.next_absmax, sum.absmax, sizeof sum.absmax);
+    }
+    int64_t left_out = launch(o, &work);
+    keep_whole_scales(&slot);
+    return left_out;
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */
@@ -269,10 +294,19 @@ static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m,
                        uint64_t random_offset, oct_step_scale scale)
 {
     oct_optim_slot slot;
+    int64_t pieces = oct_pieces_of(m->parameter->size);
     oct_optim_fill_slot(&slot, m);
     begin_member(m, &slot, random_offset);
-    return (m->rule->matrix == OCT_MATRIX_ORTHOGONAL ? oct_muon_step : oct_adafactor_step)(
-        left_out, o, m, &slot, scale);
+    if (o->errors && m->bits != 32) {
+        slot.errors = o->errors;
+        memset(o->errors, 0, (size_t)pieces * OCT_STATES * sizeof *o->errors);
+        memset(m->errors, 0, OCT_STATES * sizeof *m->errors);
+    }
+    OCT_TRY((m->rule->matrix == OCT_MATRIX_ORTHOGONAL ? oct_muon_step : oct_adafactor_step)(
+        left_out, o, m, &slot, scale));
+    for (int64_t i = 0; slot.errors && i < pieces * OCT_STATES; i++)
+        add_error(m->errors + i % OCT_STATES, slot.errors + i);
+    return 0;
 }
 
 static int check_step(const oct_optim *o, oct_step_scale scale)

@@ -58,8 +58,9 @@ function M.quantize(p, kind, t)
   if kind.kind == "square" and format.sqrt_v then t = t:sqrt() end
   local own = format_of.map_of(format, p.bits, sign)
   local codes, absmax = own:quantize(t, layout_of.block(format, p.elements))
-  if sign == "unsigned" and format.rounding == "stochastic" then
-    lift_zeros(codes, t, own:zero(), p.bits)
+  local zero = own:zero()
+  if sign == "unsigned" and format.rounding == "stochastic" and own:values()[zero + 1] == 0 then
+    lift_zeros(codes, t, zero, p.bits)
   end
   return codes, absmax
 end

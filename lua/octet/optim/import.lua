@@ -213,6 +213,15 @@ local function dynamic_of(levels, sign)
   return own
 end
 
+-- What must not be negative and came out so by rounding; NaN stays, and is found later.
+local function without_negatives(t)
+  local x = t:data()
+  for i = 0, t:size() - 1 do
+    if x[i] < 0 then x[i] = 0 end
+  end
+  return t
+end
+
 local function numbers_of(file, kind, s)
   local t = s.values
   if s.levels then
@@ -221,10 +230,7 @@ local function numbers_of(file, kind, s)
     t = from:dequantize(t, s.absmax, t:shape(), s.block)
   end
   if kind.kind == "signed" or s.sign ~= "signed" then return t end
-  -- What is never negative may come out of a signed map.
-  local x = t:data()
-  for i = 0, t:size() - 1 do x[i] = math.max(x[i], 0) end
-  return t
+  return without_negatives(t)
 end
 
 -- ---- all of it ---------------------------------------------------------------------------------
@@ -255,6 +261,14 @@ local function add_codes(name, kinds, sources, result)
   return true
 end
 
+-- RMSprop, centered, keeps the mean of squares there, and here what is left of it without the square
+-- of the mean.
+local function center(states)
+  local v, a = states.v.values:data(), states.a.values:data()
+  for i = 0, states.v.values:size() - 1 do v[i] = v[i] - a[i] * a[i] end
+  without_negatives(states.v.values)
+end
+
 -- The sources of a parameter, by part and state.
 local function sources_of(file, p, kinds, parts, keys)
   local sources = {}
@@ -271,6 +285,7 @@ local function sources_of(file, p, kinds, parts, keys)
       end
       sources[k][kind.name] = source(file, part, keys[kind.name], p.format.block_size)
     end
+    if p.rule.name == "rmsprop" and sources[k].a then center(sources[k]) end
   end
   return sources
 end
