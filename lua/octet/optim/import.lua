@@ -261,8 +261,8 @@ local function add_codes(name, kinds, sources, result)
   return true
 end
 
--- RMSprop, centered, keeps the mean of squares there, and here what is left of it without the square
--- of the mean.
+-- RMSprop, centered, keeps the mean of squares there, and here what is left of it without the
+-- square of the mean.
 local function center(states)
   local v, a = states.v.values:data(), states.a.values:data()
   for i = 0, states.v.values:size() - 1 do v[i] = v[i] - a[i] * a[i] end
