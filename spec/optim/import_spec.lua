@@ -5,6 +5,7 @@ local map = require "octet.optim.map"
 local octet = require "octet"
 local optim = require "octet.optim"
 local peers = require "spec.optim.peers.optimizer_state"
+local runs = require "spec.optim.state_runs"
 local safetensors = require "octet.safetensors"
 local tensor = require "octet.tensor"
 
@@ -74,7 +75,7 @@ end
 
 describe("imported state", function()
   local path
-  before_each(function() path = os.tmpname() end)
+  before_each(function() path = runs.file_name() end)
   after_each(function() os.remove(path) end)
 
   for _, case in ipairs(peers) do
