@@ -395,29 +395,29 @@ typedef struct release {
     int64_t left_out;
 } release;
 
-static int64_t find_member(const oct_optim *o, const oct_tensor *parameter)
+static int step_member(release *r, int64_t index)
 {
-    for (int64_t i = 0; i < o->count; i++)
-        if (o->members[i].parameter == parameter) return i;
-    return -1;
+    oct_optim_member *m = r->o->members + index;
+    oct_tensor *p = m->parameter;
+    int64_t count = 0;
+    if (m->rule->matrix == OCT_MATRIX_PLAIN)
+        count = step_slots(r->o, plan(r->o, 0, index), r->random_offset, r->scale);
+    else
+        OCT_TRY(step_matrix(&count, r->o, m, r->random_offset, r->scale));
+    r->left_out += count;
+    oct_tensor_release(p->grad);
+    p->grad = NULL;
+    return 0;
 }
 
-/* Called by the tape when nothing more will be added to a parameter's gradient. */
-static int step_complete(void *context, oct_tensor *parameter)
+/* Step those that have a gradient; of `only`, or all where it is NULL. */
+static int step_members(void *context, const oct_storage *only)
 {
     release *r = context;
-    int64_t index = find_member(r->o, parameter), count = 0;
-    if (index < 0 || !oct_optim_has_gradient(parameter)) return 0;
-    oct_optim_member *m = r->o->members + index;
-    if (m->rule->matrix == OCT_MATRIX_PLAIN) {
-        int64_t slots = plan(r->o, 0, index);
-        count = step_slots(r->o, slots, r->random_offset, r->scale);
-    } else {
-        OCT_TRY(step_matrix(&count, r->o, m, r->random_offset, r->scale));
+    for (int64_t i = 0; i < r->o->count; i++) {
+        const oct_tensor *p = r->o->members[i].parameter;
+        if ((!only || p->storage == only) && oct_optim_has_gradient(p)) OCT_TRY(step_member(r, i));
     }
-    r->left_out += count;
-    oct_tensor_release(parameter->grad);
-    parameter->grad = NULL;
     return 0;
 }
 
@@ -427,7 +427,9 @@ int oct_optim_step_backward(int64_t *left_out, oct_optim *o, oct_tensor *loss, d
     release r = {.o = o, .scale = {grad_scale, grad_limit}};
     OCT_TRY(check_step(o, r.scale));
     r.random_offset = oct_random_take(OCT_STREAM_OPTIMIZER, o->random_blocks);
-    OCT_TRY(oct_backward_with(loss, step_complete, &r));
+    OCT_TRY(oct_backward_with(loss, step_members, &r));
+    /* What has its gradient from elsewhere. */
+    OCT_TRY(step_members(&r, NULL));
     *left_out = r.left_out;
     return 0;
 }

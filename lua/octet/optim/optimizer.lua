@@ -100,7 +100,7 @@ end
 function Optimizer:set_lr(lr)
   for _, group in ipairs(self.groups) do
     if group.adamw then
-      group.adamw_ratio = group.adamw_ratio or group.adamw.lr / group.lr
+      group.adamw_ratio = group.adamw_ratio or group.lr > 0 and group.adamw.lr / group.lr or 1
       group.adamw.lr = lr * group.adamw_ratio
     end
     group.lr = lr
@@ -178,10 +178,11 @@ function Optimizer:step(options)
 end
 
 --- backward and step at once: each parameter is stepped as soon as its gradient is complete, and
--- the gradient is freed, so that gradients of few parameters are held at a time. The same numbers
--- as backward and step by themselves. A norm over all gradients is not known on the way, hence no
--- max_norm.
--- Call zero_grad before, where gradients may be left from elsewhere.
+-- the gradient is freed, so that gradients of few parameters are held at a time (gradient release).
+-- The same numbers, bit for bit, as backward and step by themselves. A norm over all gradients is
+-- not known on the way: no max_norm. Where a step is made of several batches, the earlier ones'
+-- backward leaves gradients of all parameters: nothing is saved. Where memory ends on the way, some
+-- parameters have been stepped and the others not.
 -- @tparam tensor loss a scalar
 -- @tparam[opt] table options clip_value, lr, lr_factor, grad_scale: as step
 -- @treturn number elements left out
@@ -210,28 +211,92 @@ function Optimizer:state()
   return require("octet.optim.state").read(self)
 end
 
---- Go on from a state. It must be of the same rule and parameters. State of 32 bits is quantized,
--- and quantized state restored to 32 bits; between two quantized formats only where asked for.
--- @tparam table state as state() gives it; without `tensors`, those that state() gives have been
--- written into
--- @tparam[opt] table options `convert`: true where state of another format is to be converted
+--- Go on from a state: all of it, or where anything is wrong with it nothing changes. It must be
+-- of the same rule and parameters. State of 32 bits is quantized, and quantized state restored to
+-- 32 bits; between two quantized formats, and to other correction bits, only where asked for. The
+-- groups' lr, weight_decay and options of the rule are those of the state afterwards.
+-- @tparam table state as state() gives it
+-- @tparam[opt] table options `convert`: true where state of another format is to be converted;
+-- `options`: false where the groups keep their own options
 -- @treturn Optimizer itself
 function Optimizer:load(state, options)
   handle_of(self)
+  options_of.check_names("optim." .. self.name .. ": load", options or {}, {"convert", "options"})
   require("octet.optim.state").load(self, state, options or {})
   return self
 end
 
+--- Save the state, and where the optimizer's random numbers stand, as safetensors: whole or not at
+-- all, with a checksum for each tensor. docs/optimizer_state.md describes the file.
+-- @tparam string path
+-- @treturn Optimizer itself
+function Optimizer:save(path)
+  handle_of(self)
+  require("octet.optim.state_file").save(self, path)
+  return self
+end
+
+--- Go on from a file that save() has written, or from a run's checkpoint: the steps that follow are
+-- the same, bit for bit, as those that would have followed there.
+-- @tparam string path
+-- @tparam[opt] table options as load(); `random`: false leaves random numbers where they are
+-- @treturn Optimizer itself
+function Optimizer:restore(path, options)
+  handle_of(self)
+  require("octet.optim.state_file").restore(self, path, options or {})
+  return self
+end
+
+--- Go on from PyTorch's or bitsandbytes' state, as docs/optimizer_state.md says how to save it.
+-- Learning rate, betas and the like are not taken over.
+-- @tparam string path
+-- @tparam[opt] table options `names`: what a parameter is called there, by its name here, as a
+-- table or a function; where several of theirs are one here, its rows, a list of names. `order`:
+-- true: the parameters are the same ones in the same order, whatever they are called
+-- @treturn Optimizer itself
+function Optimizer:import(path, options)
+  handle_of(self)
+  require("octet.optim.import").load(self, path, options or {})
+  return self
+end
+
+local BUILT = {"handle", "core_groups", "parameters"}
+
+-- Make the core's optimizer anew, with the parameters in `lists` and the state of now; where that
+-- fails, all is as before.
+local function rebuild(self, lists)
+  local state, before, parameters = self:state(), {}, {}
+  for _, name in ipairs(BUILT) do before[name] = self[name] end
+  for i, group in ipairs(self.groups) do
+    parameters[i], group.parameters = group.parameters, lists[i]
+  end
+  local ok, message = pcall(function()
+    build(self)
+    require("octet.optim.state").load(self, state,
+      {convert = true, options = false, who = "override"})
+    if self.kernels then self:use_kernels(self.kernels) end
+    if self.watched then self:watch(true) end
+  end)
+  local useless = ok and before.handle or self.handle
+  if not ok then
+    for _, name in ipairs(BUILT) do self[name] = before[name] end
+    for i, group in ipairs(self.groups) do group.parameters = parameters[i] end
+  end
+  -- Its memory now rather than when the collector comes by.
+  if ok then
+    for _, t in pairs(state.tensors) do C.oct_tensor_free(ffi.gc(t, nil)) end
+  end
+  if useless ~= self.handle then C.oct_optim_free(ffi.gc(useless, nil)) end
+  if not ok then error(message, 0) end
+end
+
 --- Other options for parameters, by patterns of their names, at any time: state is converted.
+-- Parameters that are not named go on as they would have, bit for bit.
 -- @tparam table overrides as the option of that name
 -- @treturn Optimizer itself
 function Optimizer:override(overrides)
   handle_of(self)
-  local state = self:state()
-  options_of.override("optim." .. self.name, self.groups, overrides, self.rule)
-  build(self)
-  require("octet.optim.state").load(self, state, {convert = true})
-  if self.watched then self:watch(true) end
+  rebuild(self, options_of.override("optim." .. self.name, self.groups, overrides, self.rule))
   return self
 end
 
@@ -266,6 +331,7 @@ local KERNELS = {
 -- @treturn Optimizer itself
 function Optimizer:use_kernels(kind)
   check(C.oct_optim_kernels(handle_of(self), KERNELS[kind]), 2)
+  self.kernels = kind
   return self
 end
 

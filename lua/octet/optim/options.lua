@@ -280,24 +280,29 @@ end
 
 --- Other options for parameters of groups that have been settled.
 -- @tparam string who
--- @tparam {table,...} groups as groups() gives them
+-- @tparam {table,...} groups as groups() gives them; they stay as they are
 -- @tparam table overrides by pattern, as the option of that name
 -- @tparam table rule
+-- @treturn {{table,...},...} of each group the list of its parameters anew
 function M.override(who, groups, overrides, rule)
-  local names = {}
+  local names, lists = {}, {}
   for _, group in ipairs(groups) do
     for _, parameter in ipairs(group.parameters) do names[#names + 1] = parameter.name end
   end
   local by_name = checked_overrides(who, overrides, names, rule)
-  for _, group in ipairs(groups) do
-    for _, parameter in ipairs(group.parameters) do
-      local override = {}
+  for i, group in ipairs(groups) do
+    lists[i] = {}
+    for k, parameter in ipairs(group.parameters) do
+      local override, anew = {}, {}
       for _, from in ipairs {parameter.override, by_name[parameter.name] or {}} do
         for key, value in pairs(from) do override[key] = value end
       end
-      settle(parameter, override, group)
+      for key, value in pairs(parameter) do anew[key] = value end
+      settle(anew, override, group)
+      lists[i][k] = anew
     end
   end
+  return lists
 end
 
 --- Whether a parameter goes to the rule that stands beside one for matrices: it is none, or a table
@@ -323,6 +328,52 @@ function M.check_group(who, group, rule)
     if not option.fits(group[option.name]) then
       fail_value(who, option.name, group[option.name], option.expected)
     end
+  end
+end
+
+--- Options of a group that may be changed between steps: what a state keeps of them.
+-- @tparam table group
+-- @tparam table rule
+-- @treturn table
+function M.changeable(group, rule)
+  local values = {lr = group.lr, weight_decay = group.weight_decay, decoupled = group.decoupled,
+    adamw_ratio = group.adamw_ratio}
+  for _, option in ipairs(rule.options) do values[option.name] = copied(group[option.name]) end
+  if group.adamw then values.adamw = M.changeable(group.adamw, rules.all.adamw) end
+  return values
+end
+
+--- Check such options that come from outside.
+-- @tparam string who
+-- @tparam table given
+-- @tparam table group that they are for
+-- @tparam table rule
+function M.check_changeable(who, given, group, rule)
+  if type(given) ~= "table" then
+    error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
+  end
+  local own, names = M.changeable(group, rule), {"adamw_ratio"}
+  for name in pairs(own) do names[#names + 1] = name end
+  table.sort(names)
+  M.check_names(who, given, names)
+  M.check_group(who, given, rule)
+  if own.decoupled ~= nil and type(given.decoupled) ~= "boolean" then
+    fail_value(who, "decoupled", given.decoupled, "true or false")
+  end
+  if given.adamw_ratio ~= nil and not not_negative(given.adamw_ratio) then
+    fail_value(who, "adamw_ratio", given.adamw_ratio, "0 or more")
+  end
+  if own.adamw then
+    M.check_changeable(who .. ": adamw", given.adamw, group.adamw, rules.all.adamw)
+  end
+end
+
+--- Change a group's options to such as have been checked.
+-- @tparam table group
+-- @tparam table values
+function M.change(group, values)
+  for name, value in pairs(values) do
+    if name == "adamw" then M.change(group.adamw, value) else group[name] = copied(value) end
   end
 end
 
