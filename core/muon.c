@@ -84,7 +84,7 @@ static int64_t write_direction(float *x, float *room, const oct_optim *o, const 
     slot.numbers.step = -1;
     slot.param = x;
     slot.param_format = OCT_NUMBER_F32;
-    oct_kernels_now()->fill(x, slot.size, NO_DIRECTION);
+    oct_kernels_now()->fill(x, slot.size, 0);
     return oct_optim_run(o, &slot);
 }
 
