@@ -216,7 +216,7 @@ describe("every rule", function()
     end
   end)
 
-  it("has a constructor for each width, with PyTorch's or the paper's defaults", function()
+  it("has a constructor for each width, and the defaults of its paper's reference", function()
     for _, rule in ipairs(rules.all) do
       for _, width in ipairs {"", "8", "4"} do
         local opt = optim[rule.name .. width] {tensor.zeros({64, 64}):parameter_()}
