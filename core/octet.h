@@ -224,6 +224,10 @@ int oct_file_rename(const char *from, const char *to);
 int oct_file_remove(const char *path);
 /* A folder and all that is in it; links are removed, not followed. */
 int oct_folder_remove(const char *path);
+/* on 1: a write of this thread past the limit on the size of files (ulimit -f) fails with EFBIG and
+ * sends no signal, whoever writes; on 0: as before. Each 1 wants its 0. The functions above need
+ * no such call. */
+int oct_hold_size_signal(int on);
 /* Tests only: let the nth system call on files from now (1 = the next) fail with this errno, or, for
  * error 0, transfer half of what it was asked for; on_and_on: those after it too. nth 0 switches it
  * off. `made`: calls since the last call. */
