@@ -1,4 +1,4 @@
--- The recipe's training against PyTorch's, step by step: the same start, order and data, no dropout.
+-- The recipe's training against PyTorch's, step by step: same start, order and data, no dropout.
 --
 --     PEER_PYTHON=python luajit bench/training.lua MODEL_FOLDER GLUE_FOLDER [TASK] [STEPS]
 --
@@ -44,8 +44,8 @@ end
 local function pytorch(data)
   os.execute(table.concat({"HF_HUB_OFFLINE=1", quote(python), here .. "/peers/training.py",
     quote(folder), quote(data.folder), task_name, BATCH, quote(work), "2>/dev/null"}, " "))
-  local said, file = {}, assert(io.open(work .. "/steps.json"), "PyTorch's side failed")
-  said = json.decode(file:read "*a")
+  local file = assert(io.open(work .. "/steps.json"), "PyTorch's side failed")
+  local said = json.decode(file:read "*a")
   file:close()
   return said
 end
