@@ -103,11 +103,11 @@ static product *find(const product_key *key)
 /* ---- out of reach of signals ----------------------------------------------------------------- */
 
 /* oneDNN's f32 code lets the stack pointer stand at the beginning of its workspace, which lies on
- * the heap (jit_avx512_common_gemm_f32 and its AVX and AVX2 kin, for k above 84). A signal's frame
- * is put below the stack pointer: it would overwrite what lies before that workspace, which is
- * another block of the heap or another thread's part. So no handler, whosever it is, may run on a
- * thread that is in a product. Faults of the program itself stay with their handlers, which
- * find nothing worth keeping. */
+ * the heap (jit_avx512_common_gemm_f32 for k above 84, and that for AVX2). A signal's frame is put
+ * below the stack pointer: it would overwrite what lies before that workspace, which is another
+ * block of the heap or another thread's part. So no handler, whosever it is, may run on a thread
+ * that is in a product. Faults of the program itself stay with their handlers, which find nothing
+ * worth keeping. */
 static sigset_t all_but_faults(void)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
