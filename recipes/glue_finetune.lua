@@ -21,15 +21,14 @@ local EPOCHS = {cola = 3, mrpc = 3, rte = 3, stsb = 3}
 
 local PROGRAM = {
   name = "glue_finetune", command = "luajit recipes/glue_finetune.lua",
-  about = "Fine-tune a BERT encoder on a task of GLUE, with 8-bit or 32-bit Adam.",
+  about = "Fine-tune a BERT encoder on a task of GLUE, with 8-bit or 32-bit optimizers.",
   options = {
     cli.choice("task", TASKS, {help = "the task; sst2 where its data can be had, else snippets"}),
     cli.common.optim{default = "adam8"},
     cli.common.lr{default = 1e-4},
-    cli.choice("format", {"octet", "paper"}, {default = "octet", help = "of 8-bit state: Octet's, "
-      .. "or the paper's own (v itself, nearest values, blocks of 2048)"}),
+    cli.common.format(),
     cli.number("weight-decay", {least = 0, most = 1, help = "decay of weights, not of biases and "
-      .. "norms; 0.01 for adamw and adamw8, else 0"}),
+      .. "norms; the optimizer's own default where it is not given, 0.01 for adamw"}),
     cli.number("warmup", {default = 0.06, least = 0, most = 1,
       help = "part of the steps in which the learning rate rises"}),
     cli.number("clip", {default = 1, least = 0, help = "largest norm of the gradient; 0: any"}),
@@ -118,8 +117,7 @@ local function finetune(options, run)
     error(("--max-length: %d, but this model reads %d tokens at most"):format(options.max_length,
       positions), 0)
   end
-  local decay = options.weight_decay or options.optim:find "^adamw" and 0.01 or 0
-  local optimizer = octet.optim[options.optim](parameter_groups(model, decay),
+  local optimizer = octet.optim[options.optim](parameter_groups(model, options.weight_decay),
     {lr = options.lr, format = options.format})
 
   local epochs = options.epochs or EPOCHS[task.name] or 1

@@ -73,11 +73,9 @@ describe("options", function()
 end)
 
 describe("the common options", function()
-  it("know every optimizer there is", function()
-    local known, there = {}, {}
-    for _, name in ipairs(cli.optimizers) do known[name] = true end
-    for _, name in ipairs(require "octet.optim".NAMES) do there[name] = true end
-    assert.same(there, known)
+  it("know every optimizer and every format there is", function()
+    assert.same(require "octet.optim".NAMES, cli.common.optim{default = "adam8"}.choices)
+    assert.same(require "octet.optim.format".NAMES, cli.common.format().choices)
   end)
 end)
 

@@ -101,11 +101,16 @@ local function common(maker, name, fixed)
     return maker(name, all)
   end
 end
--- A name that says the quantized state's width keeps the 32-bit optimizer's own: adam -> adam8.
-M.optimizers = {"adam", "adamw", "adam8", "adamw8"}
+-- A name that says the quantized state's width keeps the 32-bit optimizer's own: adam -> adam8. The
+-- library knows which there are, and is not loaded before a recipe asks.
 M.common.optim = function(o)
-  return option("choice", "optim", o, {choices = M.optimizers, what = "optimizer",
-    help = "the optimizer; an 8 stands for 8-bit state"})
+  return option("choice", "optim", o, {choices = require("octet.optim").NAMES, what = "optimizer",
+    help = "the optimizer; an 8 stands for 8-bit state, a 4 for 4-bit state"})
+end
+M.common.format = function(o)
+  return option("choice", "format", o, {choices = require("octet.optim.format").NAMES,
+    default = "octet", help = "of 8-bit or 4-bit state: Octet's, the paper's (v itself, nearest "
+      .. "values, blocks of 2048), bitsandbytes' today (blocks of 256) and in 0.36, torchao's"})
 end
 common(M.number, "lr", {above = 0, most = 1, help = "learning rate at its highest"})
 common(M.integer, "seed", {default = 1, least = 0, most = 2^31 - 1,

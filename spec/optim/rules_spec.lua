@@ -33,8 +33,8 @@ end
 
 local function beyond(difference, what) return ("off by %.2g: %s"):format(difference, what) end
 
--- Of centered RMSprop PyTorch keeps v and a, and subtracts a^2 in each step; kernels/rules/rmsprop.h
--- keeps the difference.
+-- Of centered RMSprop PyTorch keeps v and a, and subtracts a^2 in each step;
+-- kernels/rules/rmsprop.h keeps the difference.
 local function kept_states(case)
   local states = case.states
   if case.options.centered then

@@ -15,8 +15,8 @@ local M = {}
 -- @field paper the paper's: second moments themselves, to the nearest, in blocks of 2,048
 -- @field bnb today's bitsandbytes: as the paper's, in blocks of 256
 -- @field torchao torchao's: with 8 bits bitsandbytes'; with 4 bits blocks of 128, and second
--- moments that are never 0, after Li, Chen and Zhu, "Memory Efficient Optimizers with 4-bit States",
--- 2023
+-- moments that are never 0, after Li, Chen and Zhu, "Memory Efficient Optimizers with 4-bit
+-- States", 2023
 -- @field bnb-0.36 bitsandbytes 0.36.0 to 0.41.0, whose unsigned map ended at 0.0933
 M.NAMED = {
   octet = {map = "dynamic", sqrt_v = true, rounding = "stochastic", block_size = 256,

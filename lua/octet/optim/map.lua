@@ -18,7 +18,8 @@ Map.__index = Map
 
 local map_out = ffi.new "oct_map *[1]"
 local text_out = ffi.new "const char *[1]"
-local values_out, levels_out, zero_out = ffi.new "const float *[1]", ffi.new "int[1]", ffi.new "int[1]"
+local values_out = ffi.new "const float *[1]"
+local levels_out, zero_out = ffi.new "int[1]", ffi.new "int[1]"
 
 local function read_names()
   local names = {}

@@ -130,7 +130,7 @@ local BACKWARD_NAMES = {"clip_value", "lr", "lr_factor", "grad_scale"}
 local function limit_of(self, options)
   local limit = options.clip_value
   if limit == nil then return math.huge end
-  if type(limit) ~= "number" or not (limit > 0) then
+  if type(limit) ~= "number" or limit ~= limit or limit <= 0 then
     error(("optim.%s: clip_value is %s, expected more than 0"):format(self.name,
       tostring(limit)), 0)
   end

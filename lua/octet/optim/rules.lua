@@ -1,5 +1,5 @@
---- The optimizers' rules as the library describes them (kernels/rules.h): names, states, options with
--- their defaults and ranges. A rule that is added there needs nothing here.
+--- The optimizers' rules as the library describes them (kernels/rules.h): names, states, options
+-- with their defaults and ranges. A rule that is added there needs nothing here.
 -- @module octet.optim.rules
 local ffi = require "ffi"
 local binding = require "octet.binding"
@@ -45,7 +45,8 @@ end
 local function in_range(o, x)
   if o.switch then return type(x) == "boolean" end
   if type(x) ~= "number" or x ~= x or (o.whole and x ~= math.floor(x)) then return false end
-  return (x > o.low or (x == o.low and not o.above)) and (x < o.high or (x == o.high and not o.below))
+  return (x > o.low or (x == o.low and not o.above))
+    and (x < o.high or (x == o.high and not o.below))
 end
 
 -- Option number `place` of a rule, from 0; nil behind the last one.
