@@ -67,8 +67,9 @@ static int make_orthogonal(float *x, float *next, float *squares, int64_t rows, 
 }
 
 /* The momentum moves on, and its direction is left in x, where the parameter would stand. */
-static int64_t write_direction(float *x, const oct_optim *o, const oct_optim_member *m,
-                               const oct_optim_slot *given, oct_step_scale scale)
+static int write_direction(float *x, int64_t *left_out, const oct_optim *o,
+                           const oct_optim_member *m, const oct_optim_slot *given,
+                           oct_step_scale scale)
 {
     oct_optim_slot slot = *given;
     slot.numbers = oct_optim_numbers(o, m, scale, 0, 0);
@@ -77,14 +78,15 @@ static int64_t write_direction(float *x, const oct_optim *o, const oct_optim_mem
     slot.param = x;
     slot.param_format = OCT_NUMBER_F32;
     oct_kernels_now()->fill(x, slot.size, 0);
-    return oct_optim_run(o, &slot);
+    return oct_optim_run(left_out, o, &slot);
 }
 
 /* p = p * keep - step * direction, in the parameter's own format: the same rule with the direction
  * for a gradient, and without momentum. */
-static void apply(const oct_optim *o, const oct_optim_slot *given, const float *direction,
-                  oct_numbers numbers)
+static int apply(const oct_optim *o, const oct_optim_slot *given, const float *direction,
+                 oct_numbers numbers)
 {
+    int64_t left_out;
     oct_optim_slot slot = *given;
     for (int j = 0; j < OCT_STATES; j++) slot.state[j] = (oct_slot_state){NULL};
     slot.grad = direction;
@@ -94,7 +96,7 @@ static void apply(const oct_optim *o, const oct_optim_slot *given, const float *
         .grad_scale = 1, .grad_limit = INFINITY, .coupled_decay = numbers.coupled_decay,
         .keep = numbers.keep, .step = numbers.step, .c[MUON_REST] = 1,
     };
-    oct_optim_run(o, &slot);
+    return oct_optim_run(&left_out, o, &slot);
 }
 
 int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_optim_slot *slot,
@@ -109,15 +111,16 @@ int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_opti
     size_t bytes = (size_t)(2 * slot->size + 2 * low * low) * sizeof(float);
     float *room = oct_block_new(bytes, OCT_WORKSPACE);
     if (!room) return -1;
-    *left_out = write_direction(room, o, m, slot, scale);
-    int status = make_orthogonal(room, room + slot->size, room + 2 * slot->size, rows, columns,
+    int status = write_direction(room, left_out, o, m, slot, scale);
+    if (status == 0)
+        status = make_orthogonal(room, room + slot->size, room + 2 * slot->size, rows, columns,
                                  (int)options[2]);
     if (status == 0) {
         oct_numbers numbers = oct_optim_numbers(o, m, scale, 0, 0);
         /* match_rms: as long as AdamW's steps are (Liu et al., 2025); else Jordan's. */
         numbers.step *= options[3] != 0 ? 0.2f * sqrtf((float)high)
                                         : sqrtf(fmaxf(1, (float)rows / (float)columns));
-        apply(o, slot, room, numbers);
+        status = apply(o, slot, room, numbers);
     }
     oct_block_free(room, bytes, OCT_WORKSPACE);
     return status;
