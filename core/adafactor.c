@@ -34,10 +34,22 @@ static double mean_of(const float *x, int64_t n)
     return sum / (double)n;
 }
 
-static void divide_matrix(factored *f, float *row_moment, float *column_moment, float decay)
+/* The mean of each row of the gradient's squares plus eps1, in double: every instruction set gives
+ * the same bits, which reduce's sums along a row do not. */
+static void row_means(const factored *f, double eps1)
 {
     const oct_kernels *k = oct_kernels_now();
-    k->reduce(f->row, NULL, f->squares, f->rows, f->columns, 1, OCT_MEAN);
+    #pragma omp parallel for schedule(static) if (f->rows >= 16)
+    for (int64_t i = 0; i < f->rows; i++)
+        f->row[i] = (float)(k->sum_squares(f->update + i * f->columns, f->columns)
+                            / (double)f->columns + eps1);
+}
+
+static void divide_matrix(factored *f, float *row_moment, float *column_moment, float decay,
+                          double eps1)
+{
+    const oct_kernels *k = oct_kernels_now();
+    row_means(f, eps1);
     k->reduce(f->column, NULL, f->squares, 1, f->rows, f->columns, OCT_MEAN);
     move_on(row_moment, f->row, f->rows, decay);
     move_on(column_moment, f->column, f->columns, decay);
@@ -55,23 +67,6 @@ static void divide_vector(factored *f, float *moment, float decay)
     inverse_roots(f->squares, moment, f->size, 1);
     const int64_t whole[] = {1};
     oct_kernels_now()->binary(f->update, f->update, f->squares, 1, &f->size, whole, whole, OCT_MUL);
-}
-
-/* The gradient as f32, scaled and clipped. */
-static void load_gradient(float *y, const oct_tensor *g, oct_step_scale scale)
-{
-    const oct_kernels *k = oct_kernels_now();
-    if (g->dtype == OCT_F32) {
-        k->add_scaled(y, oct_f32(g), g->size, (float)scale.grad_scale, 0);
-    } else {
-        const uint16_t *x = oct_data(g);
-        uint32_t *bits = (uint32_t *)y;
-        for (int64_t i = 0; i < g->size; i++) bits[i] = (uint32_t)x[i] << 16;
-        k->add_scaled(y, y, g->size, (float)scale.grad_scale, 0);
-    }
-    float limit = (float)scale.grad_limit;
-    for (int64_t i = 0; limit < INFINITY && i < g->size; i++)
-        if (fabsf(y[i]) < INFINITY) y[i] = fmaxf(fminf(y[i], limit), -limit);
 }
 
 /* The root of the mean square of the parameter. */
@@ -94,6 +89,7 @@ static int64_t count_not_finite(const float *x, int64_t n)
     return count;
 }
 
+/* f->update: the gradient. */
 static int step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, factored *f)
 {
     int64_t left_out;
@@ -105,7 +101,7 @@ static int step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, fa
     k->affine(f->squares, f->squares, f->size, 1, (float)options[2]);
     float *row = oct_f32(m->tensors[OCT_STATE_ROW]);
     if (f->is_matrix)
-        divide_matrix(f, row, oct_f32(m->tensors[OCT_STATE_COLUMN]), (float)decay);
+        divide_matrix(f, row, oct_f32(m->tensors[OCT_STATE_COLUMN]), (float)decay, options[2]);
     else
         divide_vector(f, row, (float)decay);
     double length = sqrt(k->sum_squares(f->update, f->size) / (double)f->size);
@@ -113,6 +109,7 @@ static int step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, fa
     slot->grad = f->update;
     slot->grad_format = OCT_NUMBER_F32;
     slot->numbers = oct_optim_numbers(o, m, scale, rms, 0);
+    slot->numbers.coupled_decay = 0;
     return oct_optim_run(&left_out, o, slot);
 }
 
@@ -127,7 +124,7 @@ int oct_adafactor_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct
     f.squares = f.update + f.size;
     f.row = f.squares + f.size;
     f.column = f.row + f.rows;
-    load_gradient(f.update, m->parameter->grad, scale);
+    oct_optim_load_gradient(f.update, o, m, slot, scale);
     *left_out = oct_kernels_now()->all_finite(f.update, f.size)
                     ? 0 : count_not_finite(f.update, f.size);
     int status = 0;

@@ -66,19 +66,36 @@ static int make_orthogonal(float *x, float *next, float *squares, int64_t rows, 
     return 0;
 }
 
-/* The momentum moves on, and its direction is left in x, where the parameter would stand. */
-static int write_direction(float *x, int64_t *left_out, const oct_optim *o,
+/* The momentum moves on, and its direction is left in x, where the parameter would stand. `room`: as
+ * large as x. */
+static int write_direction(float *x, float *room, int64_t *left_out, const oct_optim *o,
                            const oct_optim_member *m, const oct_optim_slot *given,
                            oct_step_scale scale)
 {
     oct_optim_slot slot = *given;
     slot.numbers = oct_optim_numbers(o, m, scale, 0, 0);
+    if (slot.numbers.coupled_decay != 0) {
+        oct_optim_load_gradient(room, o, m, given, scale);
+        slot.grad = room;
+        slot.grad_format = OCT_NUMBER_F32;
+        slot.numbers.grad_scale = 1;
+        slot.numbers.grad_limit = INFINITY;
+    }
     slot.numbers.coupled_decay = slot.numbers.keep = 0;
     slot.numbers.step = -1;
     slot.param = x;
     slot.param_format = OCT_NUMBER_F32;
     oct_kernels_now()->fill(x, slot.size, 0);
     return oct_optim_run(left_out, o, &slot);
+}
+
+/* Elements that had no part in the momentum have none in the step either. */
+static void leave_out(float *direction, float *room, const oct_optim *o, const oct_optim_member *m,
+                      const oct_optim_slot *slot, oct_step_scale scale)
+{
+    oct_optim_load_gradient(room, o, m, slot, scale);
+    for (int64_t i = 0; i < slot->size; i++)
+        if (!(fabsf(room[i]) < OCT_STATE_LIMIT)) direction[i] = NAN;
 }
 
 /* p = p * keep - step * direction, in the parameter's own format: the same rule with the direction
@@ -93,8 +110,8 @@ static int apply(const oct_optim *o, const oct_optim_slot *given, const float *d
     slot.grad_format = OCT_NUMBER_F32;
     slot.bits = 32;
     slot.numbers = (oct_numbers){
-        .grad_scale = 1, .grad_limit = INFINITY, .coupled_decay = numbers.coupled_decay,
-        .keep = numbers.keep, .step = numbers.step, .c[MUON_REST] = 1,
+        .grad_scale = 1, .grad_limit = INFINITY, .keep = numbers.keep, .step = numbers.step,
+        .c[MUON_REST] = 1,
     };
     return oct_optim_run(&left_out, o, &slot);
 }
@@ -109,19 +126,21 @@ int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_opti
                         oct_shape_text(m->parameter));
     int64_t low = rows < columns ? rows : columns, high = rows < columns ? columns : rows;
     size_t bytes = (size_t)(2 * slot->size + 2 * low * low) * sizeof(float);
-    float *room = oct_block_new(bytes, OCT_WORKSPACE);
-    if (!room) return -1;
-    int status = write_direction(room, left_out, o, m, slot, scale);
+    float *direction = oct_block_new(bytes, OCT_WORKSPACE);
+    if (!direction) return -1;
+    float *room = direction + slot->size;
+    int status = write_direction(direction, room, left_out, o, m, slot, scale);
     if (status == 0)
-        status = make_orthogonal(room, room + slot->size, room + 2 * slot->size, rows, columns,
+        status = make_orthogonal(direction, room, room + slot->size, rows, columns,
                                  (int)options[2]);
     if (status == 0) {
+        if (*left_out > 0) leave_out(direction, room, o, m, slot, scale);
         oct_numbers numbers = oct_optim_numbers(o, m, scale, 0, 0);
         /* match_rms: as long as AdamW's steps are (Liu et al., 2025); else Jordan's. */
         numbers.step *= options[3] != 0 ? 0.2f * sqrtf((float)high)
                                         : sqrtf(fmaxf(1, (float)rows / (float)columns));
-        status = apply(o, slot, room, numbers);
+        status = apply(o, slot, direction, numbers);
     }
-    oct_block_free(room, bytes, OCT_WORKSPACE);
+    oct_block_free(direction, bytes, OCT_WORKSPACE);
     return status;
 }

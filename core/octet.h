@@ -103,8 +103,8 @@ int oct_rows(oct_tensor **out, oct_tensor *x, int64_t first, int64_t count);
 int oct_narrow(oct_tensor **out, oct_tensor *x, int dim, int64_t first, int64_t count);
 int oct_transpose(oct_tensor **out, oct_tensor *x, int dim_a, int dim_b);
 int oct_concat(oct_tensor **out, oct_tensor **xs, int64_t count, int dim);
-/* Another type: f32, f16 and bf16 among each other (nearest even), i32 and u8 to and from f32. No
- * gradient passes. */
+/* Another type: f32, f16 and bf16 among each other (nearest even), i32 and u8 to and from f32. A
+ * gradient passes from f32 to a bf16 parameter, and no other way. */
 int oct_cast(oct_tensor **out, oct_tensor *x, int dtype);
 /* In place, never recorded: dst = src (same size and type); the contents of a and b exchanged (same
  * size and type, no memory shared); dst moved towards src, (1 - weight) dst + weight src with weight
@@ -119,8 +119,8 @@ int oct_normal(oct_tensor *x, float mean, float deviation);
 
 /* ---- gradients ------------------------------------------------------------------------------- */
 
-/* Make a leaf a parameter: accounted as OCT_PARAMETERS, collects a gradient, never released by
- * backward or a scope. on 0: it keeps its storage but collects no gradient (frozen). */
+/* Make a leaf, f32 or bf16, a parameter: accounted as OCT_PARAMETERS, collects a gradient, never
+ * released by backward or a scope. on 0: it keeps its storage but collects no gradient (frozen). */
 int oct_parameter(oct_tensor *x, int on);
 /* A new handle on x's gradient (f32, x's shape); *out NULL where it has none. */
 int oct_grad(oct_tensor **out, oct_tensor *x);

@@ -280,6 +280,11 @@ static uint16_t to_half(float f)
     return (uint16_t)(sign | (rest - 0x38000000u) >> 13);
 }
 
+static int cast_step(oct_node *node)
+{
+    return oct_grad_pass(node->inputs[0], node->output);
+}
+
 int oct_cast(oct_tensor **out, oct_tensor *x, int dtype)
 {
     OCT_TRY(oct_check(x, "cast", "x", -1));
@@ -310,6 +315,10 @@ int oct_cast(oct_tensor **out, oct_tensor *x, int dtype)
             ((uint16_t *)to)[i] =
                 dtype == OCT_F16 ? to_half((float)value) : oct_to_bf16((float)value);
     }
+    /* Out of f32 would be rounding, whose gradient is nowhere: only a bf16 parameter comes here. */
+    int passes = x->dtype == OCT_BF16 && dtype == OCT_F32;
+    if (passes && oct_records(&x, 1) && !oct_tape_add(cast_step, y, &x, 1))
+        return oct_tensor_release(y), -1;
     *out = y;
     return 0;
 }

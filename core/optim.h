@@ -68,15 +68,12 @@ void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m);
 /* The numbers of the member's step, of which there have been m->steps with this one. */
 oct_numbers oct_optim_numbers(const oct_optim *o, const oct_optim_member *m, oct_step_scale scale,
                               double param_norm, double other_norm);
+/* The slot's gradient as f32, scaled and clipped, with the weight decay of a group where it is coupled
+ * added: what a rule for matrices begins with. y[size]. */
+void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
+                             const oct_optim_slot *slot, oct_step_scale scale);
 /* Run one slot by itself. left_out: how many elements were left out. */
 int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *slot);
-
-/* Of kernels/kernels.h, on the device that is open (core/optim_device.c); there is work. A step that
- * failed on the device has changed nothing. */
-int oct_device_step(int64_t *left_out, const oct_optim_work *work);
-int oct_device_measure(oct_optim_measure *measures, const oct_optim_work *work);
-int oct_device_squares(double *sums, int64_t *not_finite, const oct_optim_work *work,
-                       int of_params);
 
 /* One step of a member that is a matrix (core/muon.c, core/adafactor.c). `slot` is complete but for
  * its numbers. */

@@ -69,13 +69,10 @@ INLINE vf stepped(vf *bound, vf s[OCT_STATES], vf p, vf g, const oct_numbers *n,
 }
 
 /* Padding has no state, whatever its codes say. */
-static __attribute__((noinline, cold)) void clear_padding(vf x[VECTORS], int64_t from, int64_t to)
+static __attribute__((noinline, cold)) void clear_padding(float x[GROUP], int64_t from, int64_t to)
 {
-    float values[GROUP];
-    memcpy(values, x, sizeof values);
     for (int64_t i = 0; i < GROUP; i++)
-        if (i < from || i >= to) values[i] = 0;
-    memcpy(x, values, sizeof values);
+        if (i < from || i >= to) x[i] = 0;
 }
 
 INLINE void decode_group(vf x[VECTORS], const block_state *b, const uint8_t *codes, int64_t i,
@@ -84,7 +81,7 @@ INLINE void decode_group(vf x[VECTORS], const block_state *b, const uint8_t *cod
     decode(x, codes + (k.codes == CODES_4 ? i / 2 : i), map, k.codes);
     for (int v = 0; v < VECTORS; v++) x[v] *= scale;
     if (__builtin_expect(i < b->from || i + GROUP > b->to, 0)) {
-        vf copy[VECTORS];
+        float copy[GROUP];
         memcpy(copy, x, sizeof copy);
         clear_padding(copy, b->from - i, b->to - i);
         memcpy(x, copy, sizeof copy);
@@ -217,6 +214,10 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
                     vf_store(b->values[j] + i + v * LANES, x[j][v]);
             }
         }
+        /* A rule may give state to an element of padding, too. */
+        if (__builtin_expect(i < b->from || i + GROUP > b->to, 0))
+            for (int j = 0; j < k.states; j++)
+                clear_padding(b->values[j] + i, b->from - i, b->to - i);
         for (int j = 0; j < k.states; j++)
             for (int v = 0; v < VECTORS; v++)
                 most[j] = greater_magnitude(most[j], vf_load(b->values[j] + i + v * LANES));
@@ -282,9 +283,15 @@ static void step_copy(block_state *b, const oct_optim_slot *s, float *p, int64_t
         return;
     }
     store_param(s, element, count, p + before, &b->keys);
-    for (int j = 0; j < OCT_STATES; j++)
-        if (at.codes[j])
-            memcpy(s->state[j].codes + code_bytes(element, s), codes[j] + first, bytes);
+    for (int j = 0; j < OCT_STATES; j++) {
+        if (!at.codes[j]) continue;
+        uint8_t *to = s->state[j].codes + code_bytes(element, s);
+        /* The half behind an odd number of elements is nobody's, and stays. */
+        if (s->bits == 4 && count % 2)
+            codes[j][first + bytes - 1] = (uint8_t)((to[bytes - 1] & 0xF0)
+                                                    | (codes[j][first + bytes - 1] & 15));
+        memcpy(to, codes[j] + first, bytes);
+    }
 }
 
 static int64_t step_blocks(const oct_optim_slot *s, int64_t from, int64_t count, block_loop step)

@@ -180,18 +180,28 @@ void KERNEL(reduce)(float *y, int32_t *at, const float *x, int64_t outer, int64_
 
 /* ---- over all elements ----------------------------------------------------------------------- */
 
+/* Sixteen sums, whatever the width of a vector: element i adds to sum i % 16, so that every
+ * instruction set gives the same bits. */
 static double run_squares(const float *x, int64_t n)
 {
-    vd sums[4] = {{0}};
-    int64_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        vf a = vf_load(x + i), b = vf_load(x + i + LANES);
-        vd part[4] = {vf_low_double(a), vf_high_double(a), vf_low_double(b), vf_high_double(b)};
-        for (int k = 0; k < 4; k++) sums[k] += part[k] * part[k];
+    enum { SUMS = 16, PARTS = SUMS / LANES };
+    vd low[PARTS] = {{0}}, high[PARTS] = {{0}};
+    for (int64_t i = 0; i < n; i += SUMS)
+        for (int k = 0; k < PARTS && i + k * LANES < n; k++) {
+            int64_t at = i + k * LANES, count = n - at < LANES ? n - at : LANES;
+            vf y = load(x + at, count);
+            vd a = vf_low_double(y), b = vf_high_double(y);
+            low[k] += a * a;
+            high[k] += b * b;
+        }
+    double sums[SUMS];
+    for (int k = 0; k < PARTS; k++) {
+        memcpy(sums + k * LANES, low + k, sizeof *low);
+        memcpy(sums + k * LANES + LANES / 2, high + k, sizeof *high);
     }
-    double sum = vd_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-    for (; i < n; i++) sum += (double)x[i] * x[i];
-    return sum;
+    for (int half = SUMS / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+    return sums[0];
 }
 
 double KERNEL(sum_squares)(const float *x, int64_t n)

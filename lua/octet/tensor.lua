@@ -233,6 +233,15 @@ function methods:data()
   return ffi.cast(POINTERS[dtype_out[0]], data_out[0])
 end
 
+-- f16 or bf16 as f32, to be read: never recorded.
+local function readable(self)
+  check(C.oct_set_grad_enabled(flag_out, 0))
+  local before = flag_out[0]
+  local ok, y = pcall(methods.to, self, "f32")
+  check(C.oct_set_grad_enabled(nil, before))
+  return ok and y or error(y, 0)
+end
+
 --- The value of a tensor of one element.
 -- @treturn number
 function methods:item()
@@ -242,7 +251,7 @@ function methods:item()
     error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
   end
   local code = dtype_out[0]
-  if code == 1 or code == 2 then return self:to("f32"):item() end
+  if code == 1 or code == 2 then return readable(self):item() end
   return tonumber(ffi.cast(POINTERS[code], data_out[0])[0])
 end
 
@@ -250,7 +259,7 @@ end
 -- @treturn {number,...}
 function methods:totable()
   local dtype = self:dtype()
-  local t = (dtype == "f16" or dtype == "bf16") and self:to("f32") or self
+  local t = (dtype == "f16" or dtype == "bf16") and readable(self) or self
   local data, values = t:data(), {}
   for i = 1, t:size() do values[i] = tonumber(data[i - 1]) end
   return values
@@ -290,7 +299,7 @@ function methods:transpose(a, b)
   return take()
 end
 
---- Converted to another type; no gradient passes.
+--- Converted to another type. A gradient passes from f32 to a bf16 parameter, and no other way.
 -- @tparam string dtype
 -- @treturn tensor
 function methods:to(dtype)

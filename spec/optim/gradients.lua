@@ -23,11 +23,11 @@ function M.parameter(values, size)
   return tensor.from(list):parameter_()
 end
 
---- Let the gradient of w be exactly `g`, a tensor or a table.
+--- Let the gradient of w, f32 or bf16, be exactly `g`, a tensor or a table.
 function M.set(w, g)
   if type(g) == "table" then g = tensor.from(g, w:shape()) end
   w:zero_grad()
-  local loss = (w * g):sum()
+  local loss = (w:dtype() == "f32" and w * g or w:to "f32" * g):sum()
   loss:backward()
 end
 
@@ -44,7 +44,7 @@ end
 
 --- The bytes of a tensor, as a text.
 function M.bytes(t)
-  local each = ({f32 = 4, i32 = 4, u8 = 1})[t:dtype()]
+  local each = ({f32 = 4, i32 = 4, u8 = 1, bf16 = 2})[t:dtype()]
   return ffi.string(ffi.cast("const char *", t:data()), t:size() * each)
 end
 

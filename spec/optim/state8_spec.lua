@@ -4,69 +4,7 @@ local machine = require "octet.machine"
 local optim = require "octet.optim"
 local tensor = require "octet.tensor"
 
--- A run of `steps` steps with gradients that span six decades, some exactly 0, some not finite.
-local function rough_run(options, size, settings)
-  machine.seed(3)
-  machine.set_isa(settings.isa or "auto")
-  machine.set_threads(settings.threads or 2)
-  local draw = gradients.draws(11)
-  local w = tensor.new({size}):normal_(0, 1):parameter_()
-  local opt = optim[options.rule]({w}, options.options):use_kernels(settings.kernels or "usual")
-  local c = tensor.zeros({size}):keep()
-  local left_out = {}
-  for t = 1, 8 do
-    local g = c:data()
-    for i = 0, size - 1 do
-      local y = draw()
-      g[i] = y < -0.45 and 0 or y * 10 ^ (6 * draw())
-      if t == 5 and y > 0.49 then g[i] = y > 0.495 and 0 / 0 or y > 0.493 and math.huge or 1e30 end
-    end
-    gradients.set(w, c)
-    left_out[t] = opt:step()
-  end
-  return gradients.everything(opt, {w}), left_out
-end
-
 describe("8-bit state", function()
-  local isa, threads
-  setup(function() isa, threads = machine.isa(), machine.threads() end)
-  teardown(function()
-    machine.set_isa(isa)
-    machine.set_threads(threads)
-  end)
-
-  for _, case in ipairs {
-    {rule = "adam8", options = {min_8bit_size = 0}, sizes = {1, 63, 300, 40000}},
-    {rule = "adam8", options = {min_8bit_size = 0, weight_decay = 0.1}, sizes = {5000}},
-    {rule = "adamw8", options = {min_8bit_size = 0, block_size = 32}, sizes = {31, 5001}},
-    {rule = "adamw8", options = {min_8bit_size = 0, block_size = 4096}, sizes = {9001}},
-    {rule = "adamw8", options = {min_8bit_size = 0, format = "paper"}, sizes = {1, 40001}},
-    {rule = "adam8", options = {min_8bit_size = 0, format = "paper", weight_decay = 0.1},
-      sizes = {5000}},
-    {rule = "adamw", options = {}, sizes = {1, 5001}},
-    {rule = "adam", options = {weight_decay = 0.1}, sizes = {5001}},
-  } do
-    for _, size in ipairs(case.sizes) do
-      it(("is the same, bit for bit, in scalar, AVX2, AVX-512 and 1 to 3 threads: %s %s %d, %d")
-        :format(case.rule, case.options.format or "octet", case.options.block_size or 0, size),
-        function()
-          local expected, left_out = rough_run(case, size, {kernels = "scalar"})
-          for _, s in ipairs {{isa = "avx2"}, {isa = "avx512"}, {kernels = "plain"}, {threads = 1},
-            {threads = 3}} do
-            if not s.isa or pcall(machine.set_isa, s.isa) then
-              local all, left = rough_run(case, size, s)
-              assert.same(left_out, left)
-              for name, bytes in pairs(expected) do
-                assert.is_true(all[name] == bytes,
-                  name .. " differs: " .. (s.isa or s.kernels or "threads"))
-              end
-            end
-          end
-          if size >= 5000 then assert.is_true(left_out[5] > 0) end
-        end)
-    end
-  end
-
   it("takes 2 bytes a parameter and 8 a block, to the byte, and gives them back", function()
     collectgarbage()
     collectgarbage()
