@@ -9,7 +9,7 @@ const oct_device_kernels *oct_device_now(void);
 int oct_device_fail(const oct_device_kernels *device);
 
 /* As in kernels/kernels.h, on that device (core/optim_device.c), for work that is not empty. A step
- * that failed on the device has changed nothing. */
+ * that failed before it was copied back has changed nothing. */
 int oct_device_step(int64_t *left_out, const oct_optim_work *work);
 int oct_device_measure(oct_optim_measure *measures, const oct_optim_work *work);
 int oct_device_squares(double *sums, int64_t *not_finite, const oct_optim_work *work,

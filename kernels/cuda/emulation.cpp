@@ -31,6 +31,7 @@ enum { STACK_BYTES = 256 << 10, SAVED_REGISTERS = 6 };
 struct fiber {
     char *stack;
     void *at;                      /* where it goes on */
+    dim3 index;
     waiting state;
 };
 
@@ -64,8 +65,7 @@ static void fiber_main()
 static void resume(unsigned thread)
 {
     current = thread;
-    threadIdx = dim3(thread % blockDim.x, thread / blockDim.x % blockDim.y,
-                     thread / (blockDim.x * blockDim.y));
+    threadIdx = fibers[thread].index;
     oct_emulation_switch(&scheduler, fibers[thread].at);
 }
 
@@ -148,8 +148,12 @@ static bool run_block()
 
 static cudaError_t run_grid(dim3 blocks)
 {
-    for (unsigned t = 0; t < threads; t++)
-        if (!fibers[t].stack && !make_fiber(fibers + t)) return cudaErrorMemoryAllocation;
+    for (unsigned t = 0; t < threads; t++) {
+        fiber *f = fibers + t;
+        if (!f->stack && !make_fiber(f)) return cudaErrorMemoryAllocation;
+        f->index = dim3(t % blockDim.x, t / blockDim.x % blockDim.y,
+                        t / (blockDim.x * blockDim.y));
+    }
     for (unsigned z = 0; z < blocks.z; z++)
         for (unsigned y = 0; y < blocks.y; y++)
             for (unsigned x = 0; x < blocks.x; x++) {

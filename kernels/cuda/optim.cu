@@ -2,14 +2,14 @@
  *
  * A block of threads takes a tile of a piece. With 8-bit or 4-bit state it goes over the tile twice:
  * for the new absmax of each quantization block, and then, all again, to write parameters and codes;
- * what it reads the second time lies in the cache. A thread takes elements in pairs, so that with 4
- * bits each byte is one thread's.
+ * what it reads the second time lies in the cache. A thread takes RUN elements in a row, so that with
+ * 4 bits each byte is one thread's.
  *
  * Nothing here is taken from a library of CUDA's: the file also runs on a processor (emulation.hpp). */
 #include "kernels/cuda/element.hpp"
 #include "kernels/cuda/plugin.hpp"
 
-enum { TILE = OCT_BLOCK_MAX, THREADS = 256, TILES = OCT_OPTIM_PIECE / TILE };
+enum { TILE = OCT_BLOCK_MAX, THREADS = 256, RUN = 4, TILES = OCT_OPTIM_PIECE / TILE };
 enum { TILE_BLOCKS = TILE / OCT_BLOCK_MIN, WORDS = TILE / 4, WARP_LANES = 32, ALL_LANES = -1 };
 enum { SUMS = 16 };                /* in double, side by side, as the kernels on a processor have */
 
@@ -89,7 +89,7 @@ INLINE void scales_of(float scale[OCT_STATES], const tile_room *room, const oct_
         scale[j] = s.state[j].codes ? room->scale[j][at / (int)s.block] : 0;
 }
 
-/* The largest of 2, 4, ... `lanes` neighbouring lanes. */
+/* The largest of `lanes` neighbouring lanes, a power of two. */
 INLINE unsigned lanes_most(unsigned x, int lanes)
 {
     for (int other = lanes / 2; other > 0; other /= 2) {
@@ -102,13 +102,13 @@ INLINE unsigned lanes_most(unsigned x, int lanes)
 /* Magnitudes are compared by their bits, which are in the same order. */
 template <rule apply> INLINE void find_most(tile_room *room, const oct_optim_slot &s, tile t)
 {
-    int lanes = s.block / 2 < WARP_LANES ? (int)s.block / 2 : WARP_LANES;
-    for (int from = 0; from < t.count; from += 2 * THREADS) {
-        int at = from + 2 * (int)threadIdx.x;
+    int lanes = s.block / RUN < WARP_LANES ? (int)s.block / RUN : WARP_LANES;
+    for (int from = 0; from < t.count; from += RUN * THREADS) {
+        int at = from + RUN * (int)threadIdx.x;
         unsigned most[OCT_STATES] = {0};
-        for (int i = at; i < at + 2 && i < t.count; i++) {
-            float p, x[OCT_STATES], scale[OCT_STATES];
-            scales_of(scale, room, s, i);
+        float p, x[OCT_STATES], scale[OCT_STATES];
+        if (at < t.count) scales_of(scale, room, s, at);
+        for (int i = at; i < at + RUN && i < t.count; i++) {
             compute<apply>(&p, x, s, t.first + i, scale);
             for (int j = 0; j < OCT_STATES; j++) {
                 unsigned magnitude = __float_as_uint(fabsf(x[j]));
@@ -138,8 +138,8 @@ INLINE int code_of(float x, float absmax, const oct_optim_slot &s, const oct_map
 template <rule apply> INLINE int write_tile(const tile_room *room, const oct_optim_slot &s, tile t)
 {
     int left_out = 0;
-    for (int at = 2 * (int)threadIdx.x; at < t.count; at += 2 * THREADS)
-        for (int i = at; i < at + 2 && i < t.count; i++) {
+    for (int at = RUN * (int)threadIdx.x; at < t.count; at += RUN * THREADS)
+        for (int i = at; i < at + RUN && i < t.count; i++) {
             int64_t element = t.first + i;
             float p, x[OCT_STATES], scale[OCT_STATES];
             scales_of(scale, room, s, i);
