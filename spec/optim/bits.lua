@@ -14,9 +14,13 @@ local STEPS = 6
 local SMALL = {{1}, {7, 9}, {300}, {3, 1667}}
 local LARGE = {{5}, {70001}, {257, 130}, {1000}}
 
--- Numbers that span six decades, some exactly 0, in one step some that are not finite or so large
--- that a second moment overflows; drawn once.
+-- Numbers that span six decades, some exactly 0, in two steps, without and with clipping, some that
+-- are not finite, or so large that a second moment overflows or a first one passes 2^126; drawn once.
 local drawn = {}
+
+local function too_large(y)
+  return y > 0.495 and 0 / 0 or y > 0.493 and math.huge or y > 0.4915 and 2e38 or 1e30
+end
 
 --- The gradient of a step, of so many elements.
 function M.gradient(step, size)
@@ -27,9 +31,7 @@ function M.gradient(step, size)
     for i = 0, drawn[step]:size() - 1 do
       local y = draw()
       g[i] = y < -0.45 and 0 or y * 10 ^ (6 * draw())
-      if step == 3 and y > 0.49 then
-        g[i] = y > 0.495 and 0 / 0 or y > 0.493 and math.huge or 1e30
-      end
+      if (step == 3 or step == 4) and y > 0.49 then g[i] = too_large(y) end
     end
   end
   return drawn[step]:rows(1, size)
