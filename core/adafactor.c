@@ -69,19 +69,18 @@ static void divide_vector(factored *f, float *moment, float decay)
     oct_kernels_now()->binary(f->update, f->update, f->squares, 1, &f->size, whole, whole, OCT_MUL);
 }
 
-/* The root of the mean square of the parameter. */
-static double param_rms(const oct_optim_slot *slot, const oct_tensor *p, float *room)
+/* The root of the mean square of the parameter. room[size]. */
+static double param_rms(const oct_optim_slot *slot, float *room)
 {
-    const oct_kernels *k = oct_kernels_now();
-    if (slot->param_format == OCT_NUMBER_F32)
-        return sqrt(k->sum_squares(slot->param, slot->size) / (double)slot->size);
-    const uint16_t *x = oct_data(p);
-    uint32_t *bits = (uint32_t *)room;
-    for (int64_t i = 0; i < slot->size; i++) bits[i] = (uint32_t)x[i] << 16;
-    return sqrt(k->sum_squares(room, slot->size) / (double)slot->size);
+    const float *values = slot->param;
+    if (slot->param_format != OCT_NUMBER_F32) {
+        oct_optim_load_param(room, slot);
+        values = room;
+    }
+    return sqrt(oct_kernels_now()->sum_squares(values, slot->size) / (double)slot->size);
 }
 
-/* A gradient that is not finite would spoil whole rows and columns: the parameter is passed over. */
+/* A gradient that is not finite would spoil rows and columns: the parameter is passed over. */
 static int64_t count_not_finite(const float *x, int64_t n)
 {
     int64_t count = 0;
@@ -96,7 +95,7 @@ static int step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, fa
     const oct_kernels *k = oct_kernels_now();
     const double *options = o->groups[m->group].options;
     double decay = m->steps == 1 ? 0 : 1 - exp(-options[1] * log((double)m->steps));
-    double rms = param_rms(slot, m->parameter, f->squares);
+    double rms = param_rms(slot, f->squares);
     k->unary(f->squares, f->update, f->size, OCT_SQUARE);
     k->affine(f->squares, f->squares, f->size, 1, (float)options[2]);
     float *row = oct_f32(m->tensors[OCT_STATE_ROW]);

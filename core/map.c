@@ -57,10 +57,29 @@ static void fill_bnb_036(side *s)
     }
 }
 
-static void fill_linear(side *s, int levels, int is_signed)
+/* nonzero: in an unsigned map, from a step above 0 on. */
+static void fill_linear(side *s, int levels, int is_signed, int nonzero)
+{
+    int n = positives(levels, is_signed) + (nonzero && !is_signed);
+    for (int k = 1; k <= n; k++) append(s, (double)k / n);
+}
+
+/* Squares of whole numbers. */
+static void fill_quadratic(side *s, int levels, int is_signed)
 {
     int n = positives(levels, is_signed);
-    for (int k = 1; k <= n; k++) append(s, (double)k / n);
+    for (int k = 1; k <= n; k++) append(s, (double)(k * k) / (n * n));
+}
+
+/* Each value so many times the one below. With 256 levels over the seven decades of the dynamic map,
+ * with 16 over one; an unsigned map of 16 has no 0: where v is kept, or its root, an element that is
+ * small beside its block's largest makes shorter steps, not longer ones. */
+static void fill_geometric(side *s, int levels, int is_signed)
+{
+    int few = levels != OCT_CODES, n = positives(levels, is_signed) + (few && !is_signed);
+    for (int k = 1; k < n; k++)
+        append(s, exp(log(10) * (few ? 1 : 7) * (double)(k - n) / (n - 1)));
+    append(s, 1);
 }
 
 /* x of which a share p of the standard normal distribution is below, 0.5 <= p < 1. */
@@ -100,19 +119,21 @@ static void fill_fp8(side *s, int levels, int is_signed, int fraction_bits, doub
         }
 }
 
-/* 0 and the side, and in a signed map its mirror image but for the largest. */
-static void fill_values(float *value, int *zero, const side *s, int is_signed)
+/* 0, unless the side fills the map, and the side, and in a signed map its mirror image but for the
+ * largest. */
+static void fill_values(float *value, const side *s, int levels, int is_signed)
 {
-    *zero = is_signed ? s->count - 1 : 0;
-    value[*zero] = 0;
+    int zero = is_signed ? s->count - 1 : levels - 1 - s->count;
+    if (zero >= 0) value[zero] = 0;
     for (int k = 1; k <= s->count; k++) {
-        value[*zero + k] = (float)s->value[k - 1];
-        if (is_signed && k <= *zero) value[*zero - k] = -(float)s->value[k - 1];
+        value[zero + k] = (float)s->value[k - 1];
+        if (is_signed && k <= zero) value[zero - k] = -(float)s->value[k - 1];
     }
 }
 
 static const char *const names[] = {
-    "dynamic", "linear", "quantile", "inverse_dynamic", "fp8_e4m3", "fp8_e5m2", "bnb-0.36", NULL,
+    "dynamic", "linear", "linear_nonzero", "quadratic", "geometric", "quantile", "inverse_dynamic",
+    "fp8_e4m3", "fp8_e5m2", "bnb-0.36", NULL,
 };
 
 int oct_map_name(const char **name, int index)
@@ -130,7 +151,10 @@ int oct_map_named(oct_map **out, const char *name, int levels, int is_signed)
     if (levels != 16 && levels != OCT_CODES)
         return oct_fail("map: %d levels, expected 16 or 256", levels);
     if (strcmp(name, "dynamic") == 0) fill_dynamic(&s, levels, is_signed, 0);
-    else if (strcmp(name, "linear") == 0) fill_linear(&s, levels, is_signed);
+    else if (strcmp(name, "linear") == 0) fill_linear(&s, levels, is_signed, 0);
+    else if (strcmp(name, "linear_nonzero") == 0) fill_linear(&s, levels, is_signed, 1);
+    else if (strcmp(name, "quadratic") == 0) fill_quadratic(&s, levels, is_signed);
+    else if (strcmp(name, "geometric") == 0) fill_geometric(&s, levels, is_signed);
     else if (strcmp(name, "quantile") == 0) fill_quantile(&s, levels, is_signed);
     else if (strcmp(name, "inverse_dynamic") == 0) fill_dynamic(&s, levels, is_signed, 1);
     else if (levels != OCT_CODES)
@@ -141,8 +165,7 @@ int oct_map_named(oct_map **out, const char *name, int levels, int is_signed)
     else if (strcmp(name, "bnb-0.36") == 0) fill_bnb_036(&s);
     else return oct_fail("map: \"%.40s\" does not exist", name);
     float value[OCT_CODES];
-    int zero;
-    fill_values(value, &zero, &s, is_signed);
+    fill_values(value, &s, levels, is_signed);
     return oct_map_new(out, value, levels, is_signed);
 }
 

@@ -12,7 +12,9 @@ static float float_from(double x)
 }
 
 /* A run of entries that stand evenly. */
-typedef struct run { int from, to; } run;
+typedef struct run {
+    int from, to;
+} run;
 
 /* Returns how many runs; -1 where they are too many. */
 static int find_runs(run runs[OCT_SEGMENTS], const float *entry, int top)
@@ -65,6 +67,7 @@ static int fill_octaves(oct_lines *lines)
         while (lines->end[s] <= low) s++;
         if (exponent == OCT_OCTAVE_FIRST && s > 0) return 0;
         lines->octave_segment[o] = s;
+        lines->octave_byte[o] = (uint8_t)s;
         lines->octave_first[o] = lines->end[s] < high ? lines->end[s] : INFINITY;
         lines->octave_second[o] = INFINITY;
         if (!(lines->end[s] < high) || !(lines->end[s + 1] < high)) continue;
@@ -100,7 +103,8 @@ static void add_chance(oct_map *map, const float *entry, const run *runs, int co
     if (!map->is_signed && runs[0].to > 1)
         add_run(lines, entry, (run){1, runs[0].to}, (double)entry[1], -1);
     for (int i = first; i < count; i++)
-        add_run(lines, entry, runs[i], i == 0 ? (double)OCT_CHANCE_LEAST : (double)entry[runs[i].from], -1);
+        add_run(lines, entry, runs[i],
+                i == 0 ? (double)OCT_CHANCE_LEAST : (double)entry[runs[i].from], -1);
 }
 
 /* 1 where the maps of both roundings could be made of lines. */

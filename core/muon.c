@@ -66,8 +66,8 @@ static int make_orthogonal(float *x, float *next, float *squares, int64_t rows, 
     return 0;
 }
 
-/* The momentum moves on, and its direction is left in x, where the parameter would stand. `room`: as
- * large as x. */
+/* The momentum moves on, and its direction is left in x, where the parameter would stand. `room` is
+ * as large as x. */
 static int write_direction(float *x, float *room, int64_t *left_out, const oct_optim *o,
                            const oct_optim_member *m, const oct_optim_slot *given,
                            oct_step_scale scale)
@@ -109,6 +109,7 @@ static int apply(const oct_optim *o, const oct_optim_slot *given, const float *d
     slot.grad = direction;
     slot.grad_format = OCT_NUMBER_F32;
     slot.bits = 32;
+    slot.whole = 0;
     slot.numbers = (oct_numbers){
         .grad_scale = 1, .grad_limit = INFINITY, .keep = numbers.keep, .step = numbers.step,
         .c[MUON_REST] = 1,

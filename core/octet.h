@@ -75,6 +75,7 @@ int oct_fail_allocation(int64_t *made, int64_t nth, int on_and_on);
 int oct_seed(int64_t seed);
 /* Streams keep apart what must not disturb each other. */
 enum { OCT_STREAM_INIT, OCT_STREAM_DROPOUT, OCT_STREAM_OPTIMIZER, OCT_STREAM_DATA, OCT_STREAMS };
+int oct_seed_now(int64_t *seed);
 /* Where a stream stands, in blocks of four 32-bit numbers; saved and set for a resumed run. */
 int oct_random_offset(int64_t *offset, int stream);
 int oct_set_random_offset(int stream, int64_t offset);
@@ -446,7 +447,8 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *optim);
  * stay. */
 int oct_optim_step(int64_t *left_out, oct_optim *optim, double grad_scale, double grad_limit);
 /* backward and a step at once: each parameter of the optimizer is stepped as soon as its gradient is
- * complete, and the gradient is freed. */
+ * complete, and the gradient is freed. Where it fails on the way, some have been stepped, the others
+ * not. */
 int oct_optim_step_backward(int64_t *left_out, oct_optim *optim, oct_tensor *loss,
                             double grad_scale, double grad_limit);
 /* All gradients count as zero. */
@@ -462,12 +464,13 @@ int oct_optim_watch(oct_optim *optim, int on);
  * |meant|, |meant|; how many were kept as 0 though they were not, how many were not 0, how many have
  * the largest code of a side. */
 int oct_optim_error_sums(double *sums, oct_optim *optim, int64_t index, int state);
-/* Of the codes of state number `state`: how many stand for 0, how many are the last one of a side. */
+/* Of the codes of state number `state`: how many stand for 0, as all do in a block of zeros, and how
+ * many are the last one of a side. */
 int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *optim, int64_t index,
                           int state);
-/* To be called when state has been read from outside: no number in it may be one that no step
- * leaves. */
-int oct_optim_check(oct_optim *optim);
+/* Whether f32 state from outside holds what a step may leave: numbers that are finite and below
+ * 2^126 in magnitude, and without negative_too none below 0. */
+int oct_optim_is_sound(int *sound, const oct_tensor *state, int negative_too);
 /* Specs only: the kernels that the processor has, their scalar twins, those for a processor that has
  * AVX-512 without VBMI, or those of the device that is open: all that they read is copied there for
  * each step, and what they wrote is copied back, which proves them and saves no time. */

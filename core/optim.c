@@ -261,10 +261,9 @@ int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int 
         release_member(&m);
         return -1;
     }
-    uint64_t draws = 4 * (uint64_t)oct_blocks_of(p->size, 64);
-    int states_draw = bits != 32 && (flags & OCT_FORMAT_STOCHASTIC);
-    int parameter_draws = p->dtype == OCT_BF16 && correction_bits != 16;
-    o->random_blocks += draws * (uint64_t)(states_draw + parameter_draws);
+    /* Room for draws of states and parameter, whether its format makes them or not: where the format
+     * of one parameter is changed, all others go on with the draws that they would have had. */
+    o->random_blocks += 2 * 4 * (uint64_t)oct_blocks_of(p->size, 64);
     o->piece_room += oct_pieces_of(p->size);
     o->members[o->count++] = m;
     return 0;

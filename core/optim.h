@@ -68,8 +68,10 @@ void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m);
 /* The numbers of the member's step, of which there have been m->steps with this one. */
 oct_numbers oct_optim_numbers(const oct_optim *o, const oct_optim_member *m, oct_step_scale scale,
                               double param_norm, double other_norm);
-/* The slot's gradient as f32, scaled and clipped, with the weight decay of a group where it is coupled
- * added: what a rule for matrices begins with. y[size]. */
+/* The slot's parameter as f32, further bits and all. y[size]. */
+void oct_optim_load_param(float *y, const oct_optim_slot *slot);
+/* The slot's gradient as f32: scaled, clipped, and with the weight decay that is coupled added. What
+ * a rule for matrices begins with. y[size]. */
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
                              const oct_optim_slot *slot, oct_step_scale scale);
 /* Run one slot by itself. left_out: how many elements were left out. */

@@ -59,44 +59,23 @@ int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *o, int6
     if (!t || m->bits == 32) return 0;
     int64_t counts[OCT_CODES] = {0};
     const uint8_t *codes = oct_u8(t);
-    for (int64_t i = 0; i < m->parameter->size; i++)
-        counts[m->bits == 4 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i]]++;
-    for (int c = 0; c < map->levels; c++)
-        if (map->value[c] == 0) *zeros += counts[c];
+    const float *absmax = oct_f32(m->tensors[OCT_STATE_ABSMAX + state]);
+    for (int64_t i = 0; i < m->parameter->size; i++) {
+        int code = m->bits == 4 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i];
+        counts[code]++;
+        *zeros += map->value[code] * absmax[m->flags & OCT_FORMAT_WHOLE ? 0 : i / m->block] == 0;
+    }
     *saturated = counts[map->levels - 1] + (map->is_signed ? counts[0] : 0);
     return 0;
 }
 
-/* 1 where every number is finite and below the limit in magnitude, and none is negative where they
- * must not be. */
-static int is_sound(const oct_tensor *t, int negative_too)
+int oct_optim_is_sound(int *sound, const oct_tensor *state, int negative_too)
 {
-    const float *x = oct_f32(t);
-    for (int64_t i = 0; i < t->size; i++)
+    OCT_TRY(oct_check(state, "optim", "the state", OCT_F32));
+    const float *x = oct_f32(state);
+    *sound = 0;
+    for (int64_t i = 0; i < state->size; i++)
         if (!(fabsf(x[i]) < OCT_STATE_LIMIT) || (x[i] < 0 && !negative_too)) return 0;
-    return 1;
-}
-
-static int check_tensor(const oct_optim_member *m, int which, int negative_too, const char *state,
-                        const char *part)
-{
-    const oct_tensor *t = m->tensors[which];
-    if (!t || t->dtype != OCT_F32 || is_sound(t, negative_too)) return 0;
-    return oct_fail("optim: state %s.%s%s holds a number that no step leaves (NaN, infinite, too "
-                    "large%s)", m->name, state, part, negative_too ? "" : ", or negative");
-}
-
-int oct_optim_check(oct_optim *o)
-{
-    for (int64_t i = 0; i < o->count; i++) {
-        const oct_optim_member *m = o->members + i;
-        for (int j = 0; j < OCT_STATES; j++) {
-            const oct_rule_state_kind *s = m->rule->state + j;
-            OCT_TRY(check_tensor(m, OCT_STATE_VALUES + j, s->kind == OCT_STATE_SIGNED, s->name, ""));
-            OCT_TRY(check_tensor(m, OCT_STATE_ABSMAX + j, 0, s->name, ".absmax"));
-        }
-        OCT_TRY(check_tensor(m, OCT_STATE_ROW, 0, "row", ""));
-        OCT_TRY(check_tensor(m, OCT_STATE_COLUMN, 0, "column", ""));
-    }
+    *sound = 1;
     return 0;
 }

@@ -80,6 +80,11 @@ static float param_at(const oct_optim_slot *s, int64_t i)
     return from_bits(bits);
 }
 
+void oct_optim_load_param(float *y, const oct_optim_slot *slot)
+{
+    for (int64_t i = 0; i < slot->size; i++) y[i] = param_at(slot, i);
+}
+
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
                              const oct_optim_slot *slot, oct_step_scale scale)
 {
@@ -164,18 +169,6 @@ static int launch(int64_t *left_out, const oct_optim *o, const oct_optim_work *w
     return 0;
 }
 
-int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *slot)
-{
-    /* Whole pieces of one slot: the room for all of them is there. */
-    oct_optim_cut cut = {.pieces = o->first.pieces, .units = o->first.units};
-    int64_t pieces = 0, bundled = OCT_OPTIM_PIECE;
-    cut_slot(&cut, &pieces, &bundled, 0, slot->size);
-    cut.units[cut.unit_count] = pieces;
-    oct_optim_work work = work_of(o, &cut);
-    work.slots = slot;
-    return launch(left_out, o, &work);
-}
-
 /* ---- norms ----------------------------------------------------------------------------------- */
 
 static int squares(double *sums, int64_t *not_finite, const oct_optim *o,
@@ -244,23 +237,38 @@ static int set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
     return 0;
 }
 
+static int measure(const oct_optim *o, const oct_optim_work *work)
+{
+    if (o->kernels == OCT_KERNELS_DEVICE) return oct_device_measure(o->measures, work);
+    if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_measure_ref(o->measures, work);
+    else oct_kernels_now()->optim_measure(o->measures, work);
+    return 0;
+}
+
+/* What was measured of the slot whose pieces begin at *piece, which moves on behind them. */
+static oct_optim_measure measured(const oct_optim *o, const oct_optim_work *work, int64_t *piece)
+{
+    int64_t i = *piece, pieces = work->units[work->unit_count], slot = work->pieces[i].slot;
+    oct_optim_measure sum = {0};
+    for (; i < pieces && work->pieces[i].slot == slot; i++) {
+        sum.param_squares += o->measures[i].param_squares;
+        sum.other_squares += o->measures[i].other_squares;
+        for (int j = 0; j < OCT_STATES; j++)
+            sum.absmax[j] = fmaxf(sum.absmax[j], o->measures[i].absmax[j]);
+    }
+    *piece = i;
+    return sum;
+}
+
 /* LAMB: norms of parameters and directions. One scale a tensor: what it will be. */
 static int run_first_pass(oct_optim *o, oct_step_scale scale)
 {
     oct_optim_work work = work_of(o, &o->first);
     if (work.unit_count == 0) return 0;
-    if (o->kernels == OCT_KERNELS_DEVICE) OCT_TRY(oct_device_measure(o->measures, &work));
-    else if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_measure_ref(o->measures, &work);
-    else oct_kernels_now()->optim_measure(o->measures, &work);
+    OCT_TRY(measure(o, &work));
     for (int64_t i = 0, pieces = work.units[work.unit_count]; i < pieces;) {
         int64_t k = work.pieces[i].slot;
-        oct_optim_measure sum = {0};
-        for (; i < pieces && work.pieces[i].slot == k; i++) {
-            sum.param_squares += o->measures[i].param_squares;
-            sum.other_squares += o->measures[i].other_squares;
-            for (int j = 0; j < OCT_STATES; j++)
-                sum.absmax[j] = fmaxf(sum.absmax[j], o->measures[i].absmax[j]);
-        }
+        oct_optim_measure sum = measured(o, &work, &i);
         memcpy(o->slots[k].next_absmax, sum.absmax, sizeof sum.absmax);
         if (o->slots[k].norms == OCT_NORMS_DIRECTION)
             o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale,
@@ -277,22 +285,45 @@ static void keep_whole_scales(const oct_optim_slot *s)
             *s->state[j].absmax = s->next_absmax[j] < OCT_ABSMAX_LEAST ? 0 : s->next_absmax[j];
 }
 
+static void add_error(oct_optim_error *sum, const oct_optim_error *e)
+{
+    sum->absolute += e->absolute;
+    sum->relative += e->relative;
+    sum->magnitude += e->magnitude;
+    sum->zeros += e->zeros;
+    sum->not_zero += e->not_zero;
+    sum->saturated += e->saturated;
+}
+
 static void keep_errors(oct_optim *o, int64_t slots)
 {
     const oct_optim_work work = work_of(o, &o->all);
     for (int64_t k = 0; k < slots; k++)
         memset(o->members[o->slot_member[k]].errors, 0, OCT_STATES * sizeof *o->errors);
     for (int64_t i = 0; work.unit_count > 0 && i < work.units[work.unit_count]; i++)
-        for (int j = 0; j < OCT_STATES; j++) {
-            const oct_optim_error *e = o->errors + i * OCT_STATES + j;
-            oct_optim_error *sum = o->members[o->slot_member[work.pieces[i].slot]].errors + j;
-            sum->absolute += e->absolute;
-            sum->relative += e->relative;
-            sum->magnitude += e->magnitude;
-            sum->zeros += e->zeros;
-            sum->not_zero += e->not_zero;
-            sum->saturated += e->saturated;
-        }
+        for (int j = 0; j < OCT_STATES; j++)
+            add_error(o->members[o->slot_member[work.pieces[i].slot]].errors + j,
+                      o->errors + i * OCT_STATES + j);
+}
+
+/* Whole pieces of one slot: the room for all of them is there. */
+int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *given)
+{
+    oct_optim_slot slot = *given;
+    oct_optim_cut cut = {.pieces = o->first.pieces, .units = o->first.units};
+    int64_t pieces = 0, bundled = OCT_OPTIM_PIECE, first = 0;
+    cut_slot(&cut, &pieces, &bundled, 0, slot.size);
+    cut.units[cut.unit_count] = pieces;
+    oct_optim_work work = work_of(o, &cut);
+    work.slots = &slot;
+    if (slot.whole) {
+        OCT_TRY(measure(o, &work));
+        oct_optim_measure sum = measured(o, &work, &first);
+        memcpy(slot.next_absmax, sum.absmax, sizeof sum.absmax);
+    }
+    OCT_TRY(launch(left_out, o, &work));
+    keep_whole_scales(&slot);
+    return 0;
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */
@@ -312,10 +343,19 @@ static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m,
                        uint64_t random_offset, oct_step_scale scale)
 {
     oct_optim_slot slot;
+    int64_t pieces = oct_pieces_of(m->parameter->size);
     oct_optim_fill_slot(&slot, m);
     begin_member(m, &slot, random_offset);
-    return (m->rule->matrix == OCT_MATRIX_ORTHOGONAL ? oct_muon_step : oct_adafactor_step)(
-        left_out, o, m, &slot, scale);
+    if (o->errors && m->bits != 32) {
+        slot.errors = o->errors;
+        memset(o->errors, 0, (size_t)pieces * OCT_STATES * sizeof *o->errors);
+        memset(m->errors, 0, OCT_STATES * sizeof *m->errors);
+    }
+    OCT_TRY((m->rule->matrix == OCT_MATRIX_ORTHOGONAL ? oct_muon_step : oct_adafactor_step)(
+        left_out, o, m, &slot, scale));
+    for (int64_t i = 0; slot.errors && i < pieces * OCT_STATES; i++)
+        add_error(m->errors + i % OCT_STATES, slot.errors + i);
+    return 0;
 }
 
 static int check_step(const oct_optim *o, oct_step_scale scale)
@@ -376,29 +416,29 @@ typedef struct release {
     int64_t left_out;
 } release;
 
-static int64_t find_member(const oct_optim *o, const oct_tensor *parameter)
+static int step_member(release *r, int64_t index)
 {
-    for (int64_t i = 0; i < o->count; i++)
-        if (o->members[i].parameter == parameter) return i;
-    return -1;
+    oct_optim_member *m = r->o->members + index;
+    oct_tensor *p = m->parameter;
+    int64_t count = 0;
+    if (m->rule->matrix == OCT_MATRIX_PLAIN)
+        OCT_TRY(step_slots(&count, r->o, plan(r->o, 0, index), r->random_offset, r->scale));
+    else
+        OCT_TRY(step_matrix(&count, r->o, m, r->random_offset, r->scale));
+    r->left_out += count;
+    oct_tensor_release(p->grad);
+    p->grad = NULL;
+    return 0;
 }
 
-/* Called by the tape when nothing more will be added to a parameter's gradient. */
-static int step_complete(void *context, oct_tensor *parameter)
+/* Step those that have a gradient; of `only`, or all where it is NULL. */
+static int step_members(void *context, const oct_storage *only)
 {
     release *r = context;
-    int64_t index = find_member(r->o, parameter), count = 0;
-    if (index < 0 || !oct_optim_has_gradient(parameter)) return 0;
-    oct_optim_member *m = r->o->members + index;
-    if (m->rule->matrix == OCT_MATRIX_PLAIN) {
-        int64_t slots = plan(r->o, 0, index);
-        OCT_TRY(step_slots(&count, r->o, slots, r->random_offset, r->scale));
-    } else {
-        OCT_TRY(step_matrix(&count, r->o, m, r->random_offset, r->scale));
+    for (int64_t i = 0; i < r->o->count; i++) {
+        const oct_tensor *p = r->o->members[i].parameter;
+        if ((!only || p->storage == only) && oct_optim_has_gradient(p)) OCT_TRY(step_member(r, i));
     }
-    r->left_out += count;
-    oct_tensor_release(parameter->grad);
-    parameter->grad = NULL;
     return 0;
 }
 
@@ -408,7 +448,9 @@ int oct_optim_step_backward(int64_t *left_out, oct_optim *o, oct_tensor *loss, d
     release r = {.o = o, .scale = {grad_scale, grad_limit}};
     OCT_TRY(check_step(o, r.scale));
     r.random_offset = oct_random_take(OCT_STREAM_OPTIMIZER, o->random_blocks);
-    OCT_TRY(oct_backward_with(loss, step_complete, &r));
+    OCT_TRY(oct_backward_with(loss, step_members, &r));
+    /* What has its gradient from elsewhere. */
+    OCT_TRY(step_members(&r, NULL));
     *left_out = r.left_out;
     return 0;
 }

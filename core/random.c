@@ -14,6 +14,12 @@ int oct_seed(int64_t seed)
     return 0;
 }
 
+int oct_seed_now(int64_t *seed)
+{
+    *seed = (int64_t)seed_now;
+    return 0;
+}
+
 uint64_t oct_random_seed(void)
 {
     return seed_now;

@@ -128,22 +128,32 @@ typedef struct watch {
     void *context;
 } watch;
 
-/* How often each parameter is an input of what is recorded, in its `uses`. */
-static void count_uses(int by)
+/* What a node reads or adds gradients to, in turn; NULL behind the last one. Memory and not tensors:
+ * a view that was taken unrecorded reads a parameter, too. */
+static oct_storage *used_by(const oct_node *node, int64_t *at)
 {
+    while (*at < node->count + 3) {
+        int64_t i = (*at)++;
+        const oct_tensor *x = i < node->count ? node->inputs[i] : node->saved[i - node->count];
+        if (x && x->storage && x->storage->purpose == OCT_PARAMETERS) return x->storage;
+    }
+    return NULL;
+}
+
+static void count_uses(void)
+{
+    oct_storage *s;
     for (int64_t i = 0; i < used; i++)
-        for (int64_t j = 0; j < nodes[i]->count; j++) {
-            oct_tensor *x = nodes[i]->inputs[j];
-            if (x && x->is_parameter) x->uses = by == 0 ? 0 : x->uses + by;
-        }
+        for (int64_t at = 0; (s = used_by(nodes[i], &at));) s->uses = 0;
+    for (int64_t i = 0; i < used; i++)
+        for (int64_t at = 0; (s = used_by(nodes[i], &at));) s->uses++;
 }
 
 static int tell_complete(const oct_node *node, watch w)
 {
-    for (int64_t j = 0; j < node->count; j++) {
-        oct_tensor *x = node->inputs[j];
-        if (x && x->is_parameter && --x->uses == 0) OCT_TRY(w.complete(w.context, x));
-    }
+    oct_storage *s;
+    for (int64_t at = 0; (s = used_by(node, &at));)
+        if (--s->uses == 0) OCT_TRY(w.complete(w.context, s));
     return 0;
 }
 
@@ -184,10 +194,7 @@ int oct_backward_with(oct_tensor *loss, oct_gradient_complete complete, void *co
     int status = oct_grad_slot(&grad, &accumulate, loss);
     if (status == 0) {
         *grad = accumulate ? *grad + 1.0f : 1.0f;
-        if (complete) {
-            count_uses(0);
-            count_uses(1);
-        }
+        if (complete) count_uses();
         status = walk(loss, (watch){complete, context});
     }
     oct_tape_cut(0);

@@ -43,9 +43,9 @@ int64_t oct_tape_length(void);
 /* Forget what was recorded after the first `length` ops. */
 void oct_tape_cut(int64_t length);
 
-/* oct_backward, which calls `complete` for each parameter as soon as nothing more will be added to its
- * gradient. A call that fails ends the walk. */
-typedef int (*oct_gradient_complete)(void *context, oct_tensor *parameter);
+/* oct_backward, which calls `complete` for memory of parameters as soon as nothing that is recorded
+ * will add to their gradients, nor read them. A call that fails ends the walk. */
+typedef int (*oct_gradient_complete)(void *context, const oct_storage *parameters);
 int oct_backward_with(oct_tensor *loss, oct_gradient_complete complete, void *context);
 
 #endif

@@ -201,7 +201,8 @@ int oct_parameter(oct_tensor *t, int on)
 {
     OCT_TRY(oct_check(t, "parameter", "the tensor", -1));
     if (t->dtype != OCT_F32 && t->dtype != OCT_BF16)
-        return oct_fail("parameter: the tensor is %s, expected f32 or bf16", oct_dtype_name(t->dtype));
+        return oct_fail("parameter: the tensor is %s, expected f32 or bf16",
+                        oct_dtype_name(t->dtype));
     if (t->on_tape)
         return oct_fail("parameter: the tensor is the result of an op, expected a leaf");
     if (t->storage->purpose != OCT_PARAMETERS) {

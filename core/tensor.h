@@ -16,6 +16,7 @@ typedef struct oct_storage {
     int purpose;                   /* OCT_PARAMETERS ... */
     size_t bytes;
     uint64_t version;              /* raised by whoever writes into it in place */
+    int64_t uses;                  /* by what is recorded, while a walk back counts them */
     void *data;
 } oct_storage;
 
@@ -35,7 +36,6 @@ struct oct_tensor {
     oct_tensor *scope_prev, *scope_next;
     oct_tensor *rounded;           /* a parameter's copy in bf16, as of rounded_version */
     uint64_t rounded_version;
-    int32_t uses;                  /* of a parameter, while backward with a step counts them */
 };
 
 size_t oct_dtype_bytes(int dtype);

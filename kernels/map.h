@@ -39,8 +39,6 @@ enum {
  * comparing with the starts, or from y's octave and two comparisons, or from its cell and one; the
  * scale moves the cells so that there is only one to make. All give the same line. */
 typedef struct oct_lines {
-    float scale;
-    int32_t segments;
     float start[OCT_SEGMENTS];     /* y from which a line holds; of those unused: infinity */
     float end[OCT_SEGMENTS];       /* start of the next one; infinity where there is none */
     float slope[OCT_SEGMENTS];
@@ -49,8 +47,11 @@ typedef struct oct_lines {
     float octave_first[OCT_OCTAVES];       /* where the next one begins, and the one after it; */
     float octave_second[OCT_OCTAVES];      /* infinity where that is beyond the octave */
     uint8_t cell_segment[OCT_CELLS];       /* segment in which a cell begins */
+    uint8_t octave_byte[OCT_OCTAVES];      /* octave_segment once more */
+    float scale;
+    int32_t segments;
     int32_t has_cells;             /* at most one segment begins within any cell */
-} oct_lines;
+} __attribute__((aligned(64))) oct_lines;          /* each table on whole cache lines */
 
 /* By code, ascending; [levels], and with 16 levels the rest is never read. */
 typedef struct oct_map {

@@ -192,6 +192,24 @@ function M.Classifier:hugging_face_state(pick)
   return list
 end
 
+--- What Hugging Face's names are for each parameter here: `names` of an optimizer's import.
+-- @treturn table by name here a list of theirs, which are the parameter's rows in this order
+function M.Classifier:hugging_face_names()
+  local own, names = {}, {}
+  for _, p in ipairs(self:parameters()) do own[p.tensor] = p.name end
+  local function whole(parameter)
+    local stands_for = {name = own[parameter]}
+    function stands_for.rows() return stands_for end
+    return stands_for
+  end
+  for _, entry in ipairs(self:hugging_face_state(whole)) do
+    local name = entry.tensor.name
+    names[name] = names[name] or {}
+    table.insert(names[name], entry.name)
+  end
+  return names
+end
+
 --- One name for each tensor: without "bert.", and with today's names for the norms' two vectors.
 local function plain_name(name)
   return (name:gsub("^bert%.", ""):gsub("LayerNorm%.gamma$", "LayerNorm.weight")

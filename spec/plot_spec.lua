@@ -46,4 +46,29 @@ describe("a plot", function()
     for _, v in ipairs(plot.smooth({2, 2, 2, 2}, 0.9)) do assert.near(2, v, 1e-12) end
     assert.near(1, plot.smooth({0, 1, 1, 1, 1, 1, 1, 1}, 0.1)[8], 1e-6)
   end)
+
+  it("has logarithmic axes: ticks at powers of ten, equal ratios are equal distances", function()
+    assert.same({0.01, 1, 100}, plot.log_ticks(0.005, 200, 2))
+    assert.same({1, 2, 5, 10}, plot.log_ticks(0.7, 12, 5))
+    local series = {{name = "a", x = {1, 10, 100, 1000}, y = {1, 10, 0, 1000}}}
+    local text = plot.svg {title = "t", x_log = true,
+      panels = {{x = "size", y = "error", y_log = true, series = series}}}
+    local points = {}
+    for x, y in text:match('polyline points="([^"]+)"'):gmatch "([%d.]+),([%d.]+)" do
+      points[#points + 1] = {tonumber(x), tonumber(y)}
+    end
+    assert.equal(3, #points)                -- 0 has no place
+    assert.near(2 * (points[2][1] - points[1][1]), points[3][1] - points[2][1], 0.2)
+    assert.near(2 * (points[2][2] - points[1][2]), points[3][2] - points[2][2], 0.2)
+    for _, label in ipairs {">1<", ">10<", ">100<", ">1000<"} do
+      assert.is_truthy(text:find(label, 1, true))
+    end
+  end)
+
+  it("of nothing but what a logarithmic axis cannot show is still a plot", function()
+    local text = plot.svg {title = "t", x_log = true, panels = {{x = "x", y = "y", y_log = true,
+      series = {{name = "a", x = {0, -1}, y = {-2, 0}}}}}}
+    assert.is_nil(text:find("nan", 1, true))
+    assert.is_nil(text:find("inf", 1, true))
+  end)
 end)

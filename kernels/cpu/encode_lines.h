@@ -5,7 +5,9 @@
 #include "kernels/cpu/draws.h"
 
 /* The line of the segment that a magnitude lies in. */
-typedef struct line { vf slope, offset; } line;
+typedef struct line {
+    vf slope, offset;
+} line;
 
 /* Below this, positions are all alike: nearest to 0. */
 #define OCTAVE_LEAST 0x1p-23f
@@ -28,7 +30,7 @@ INLINE vf with_other_sign(vf magnitude, vf x)
 
 typedef struct tables {
     __m512 first[2], second[2], end, slope, offset;
-    __m512i segment[2];            /* of octaves, or of cells, as bytes */
+    __m512i segment[2]; /* of octaves, or of cells, as bytes */
 } tables;
 
 INLINE tables tables_of(const oct_lines *lines, int cells)
@@ -93,18 +95,60 @@ INLINE vf with_other_sign(vf magnitude, vf x)
     return (vf)((vi)magnitude | (~(vi)x & (int32_t)0x80000000));
 }
 
-typedef struct tables { const float *start, *slope, *offset; } tables;
+/* Sixteen floats in two registers. */
+typedef struct sixteen {
+    __m256 low, high;
+} sixteen;
+
+INLINE sixteen load_sixteen(const float *table)
+{
+    return (sixteen){_mm256_loadu_ps(table), _mm256_loadu_ps(table + 8)};
+}
+
+/* upper: `at` with its bit 3 on top. */
+INLINE vf look_up_sixteen(sixteen t, vi at, vi upper)
+{
+    __m256 low = _mm256_permutevar8x32_ps(t.low, (__m256i)at);
+    __m256 high = _mm256_permutevar8x32_ps(t.high, (__m256i)at);
+    return (vf)_mm256_blendv_ps(low, high, (__m256)upper);
+}
+
+typedef struct tables {
+    sixteen end, slope, offset;
+    __m256i octave[2];
+} tables;
 
 INLINE tables tables_of(const oct_lines *lines, int cells)
 {
-    return (tables){lines->start, lines->slope, lines->offset};
+    tables t = {
+        load_sixteen(lines->end),
+        load_sixteen(lines->slope),
+        load_sixteen(lines->offset),
+        .octave = {_mm256_broadcastsi128_si256(
+                       _mm_loadu_si128((const __m128i *)lines->octave_byte)),
+                   _mm256_broadcastsi128_si256(
+                       _mm_loadu_si128((const __m128i *)(lines->octave_byte + 16)))},
+    };
+    return t;
 }
 
+/* The octave's first segment by a look-up of bytes, then on past the ends that lie in the octave,
+ * of which there are two at most. */
 INLINE line line_of(vf magnitude, const tables *t, int cells)
 {
-    vi segment = {0};
-    for (int s = 1; s < OCT_SEGMENTS; s++) segment -= (vi)(magnitude >= vf_all(t->start[s]));
-    return (line){look_up(t->slope, segment), look_up(t->offset, segment)};
+    /* The low byte of each lane counts; the look-up makes the others 0. */
+    __m256i octave = _mm256_or_si256(_mm256_srli_epi32((__m256i)magnitude, 23),
+                                     _mm256_set1_epi32((int)0x80808000));
+    octave = _mm256_andnot_si256(_mm256_set1_epi32(0xE0), octave);
+    __m256i low = _mm256_shuffle_epi8(t->octave[0], octave);
+    __m256i high = _mm256_shuffle_epi8(t->octave[1], octave);
+    vi segment = (vi)_mm256_blendv_epi8(low, high, _mm256_slli_epi32(octave, 3));
+    segment -= (vi)(magnitude >= look_up_sixteen(t->end, segment, segment << 28));
+    vi upper = segment << 28;
+    segment -= (vi)(magnitude >= look_up_sixteen(t->end, segment, upper));
+    upper = segment << 28;
+    return (line){look_up_sixteen(t->slope, segment, upper),
+                  look_up_sixteen(t->offset, segment, upper)};
 }
 
 #endif
@@ -129,13 +173,15 @@ INLINE vi placed(vf position, vf x, int is_signed)
 
 INLINE void store_codes(uint8_t *codes, const vi places[VECTORS], int is_signed)
 {
-    if (is_signed) store_signed(codes, places);
-    else store_unsigned(codes, places);
+    if (is_signed)
+        store_signed(codes, places);
+    else
+        store_unsigned(codes, places);
 }
 
 /* Positions that lie in doubt: the bound decides. */
-static __attribute__((noinline, cold)) void
-encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *map)
+static __attribute__((noinline, cold)) void encode_doubtful(uint8_t *codes, const float *x,
+                                                            float inverse, const oct_map *map)
 {
     tables t = tables_of(&map->nearest, 0);
     vi places[VECTORS];
@@ -144,7 +190,7 @@ encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *ma
         vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
         line l = line_of(magnitude, &t, 0);
         vf position = vf_fma(magnitude, l.slope, l.offset), distance = vf_abs(from_whole(position));
-        vi upper = vf_to_int(position);                        /* the whole number next to it */
+        vi upper = vf_to_int(position); /* the whole number next to it */
         vi exact = upper + (vi)(magnitude < look_up(map->entry_bound, upper));
         position = vf_select(vf_less(vf_all(map->doubt), distance), position, vi_to_float(exact));
         places[v] = placed(position, scaled, map->is_signed);
@@ -155,7 +201,7 @@ encode_doubtful(uint8_t *codes, const float *x, float inverse, const oct_map *ma
 /* x[count] times `inverse`, nearest; count is a multiple of GROUP. Doubt is a matter of one element
  * in some ten thousand. */
 INLINE void encode_lines_nearest(uint8_t *codes, const float *x, int64_t count, float inverse,
-                           const oct_map *map, int is_signed)
+                                 const oct_map *map, int is_signed)
 {
     tables t = tables_of(&map->nearest, 0);
     for (int64_t i = 0; i < count; i += GROUP) {
@@ -183,14 +229,14 @@ INLINE void encode_lines_chance(uint8_t *codes, const float *x, int64_t count, f
     vf factor = vf_all(inverse * map->chance.scale);
     for (int64_t i = 0; i < count; i += GROUP) {
         vi places[VECTORS];
-        #pragma GCC unroll 8
+#pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
             vf scaled = vf_load(x + i + v * LANES) * factor;
             vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
             line l = line_of(magnitude, &t, cells);
             vf position = vf_fma(magnitude, l.slope, l.offset) + one_and_draws(words + i / 4, v);
-            places[v] = is_signed ? placed(position, scaled, 1)
-                                  : unless_zero(truncated(position), scaled);
+            places[v] =
+                is_signed ? placed(position, scaled, 1) : unless_zero(truncated(position), scaled);
         }
         store_codes(codes + i, places, is_signed);
     }

@@ -54,11 +54,11 @@ INLINE vu greater_bits(vu a, vf b)
 }
 
 /* The parameter after the step; s becomes the new state. An infinite gradient stays infinite. */
-INLINE vf stepped(vf *bound, vf s[OCT_STATES], vf p, vf g, const oct_numbers *n, int root,
+INLINE vf stepped(vf *bound, vf s[OCT_STATES], vf p, vf g, const oct_numbers *n, int clip, int root,
                   const rule apply)
 {
     g = g * n->grad_scale;
-    if (n->grad_limit < INFINITY) {
+    if (clip) {
         vm finite = vf_less(vf_abs(g), vf_all(INFINITY));
         vf clipped = vf_max(vf_min(g, vf_all(n->grad_limit)), vf_all(-n->grad_limit));
         g = vf_select(finite, clipped, g);
@@ -108,7 +108,8 @@ INLINE void step_group_in_part(block_state *b, const oct_optim_slot *s, const bl
         int64_t e = i + v * LANES;
         vf state[OCT_STATES], bound, p = vf_load(at->p + e);
         for (int j = 0; j < k.states; j++) state[j] = old[j][v];
-        vf new_p = stepped(&bound, state, p, vf_load(at->g + e), &s->numbers, k.root, apply);
+        vf new_p = stepped(&bound, state, p, vf_load(at->g + e), &s->numbers,
+                           s->numbers.grad_limit < INFINITY, k.root, apply);
         vm bad = beyond_limit(bound);
         b->left_out += vm_count(bad);
         /* A first pass wants directions: none, where there is no step. */
@@ -181,6 +182,7 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
                        int64_t element, int64_t count, kind k, const rule apply)
 {
     const oct_numbers numbers = s->numbers;
+    const int clip = numbers.grad_limit < INFINITY;
     float scale[OCT_STATES];
     vf most[OCT_STATES];
     for (int j = 0; j < k.states; j++) {
@@ -201,7 +203,7 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
             vf state[OCT_STATES], bound;
             for (int j = 0; j < k.states; j++) state[j] = x[j][v];
             new_p[v] = stepped(&bound, state, vf_load(at->p + i + v * LANES),
-                               vf_load(at->g + i + v * LANES), &numbers, k.root, apply);
+                               vf_load(at->g + i + v * LANES), &numbers, clip, k.root, apply);
             worst = greater_bits(worst, bound);
             for (int j = 0; j < k.states; j++) x[j][v] = state[j];
         }
@@ -327,12 +329,13 @@ INLINE int64_t step_values(float *p, const float *g, float *const values[OCT_STA
                            const oct_numbers *given, int dry, kind k, const rule apply)
 {
     const oct_numbers numbers = *given;
+    const int clip = numbers.grad_limit < INFINITY;
     int64_t left_out = 0, whole = count / LANES * LANES;
     for (int64_t i = 0; i < whole; i += LANES) {
         vf old[OCT_STATES], state[OCT_STATES], bound, old_p = vf_load(p + i);
         for (int j = 0; j < k.states; j++)
             state[j] = old[j] = values[j] ? vf_load(values[j] + i) : vf_all(0);
-        vf new_p = stepped(&bound, state, old_p, vf_load(g + i), &numbers, 0, apply);
+        vf new_p = stepped(&bound, state, old_p, vf_load(g + i), &numbers, clip, 0, apply);
         vm bad = beyond_limit(bound);
         if (__builtin_expect(vm_any(bad), 0)) {
             new_p = vf_select(bad, dry ? vf_all(0) : old_p, new_p);
@@ -348,7 +351,8 @@ INLINE int64_t step_values(float *p, const float *g, float *const values[OCT_STA
     vf old[OCT_STATES], state[OCT_STATES], bound, old_p = vf_load_first(p + whole, n);
     for (int j = 0; j < k.states; j++)
         state[j] = old[j] = values[j] ? vf_load_first(values[j] + whole, n) : vf_all(0);
-    vf new_p = stepped(&bound, state, old_p, vf_load_first(g + whole, n), &numbers, 0, apply);
+    vf new_p = stepped(&bound, state, old_p, vf_load_first(g + whole, n), &numbers, clip, 0,
+                       apply);
     vm bad = beyond_limit(bound);
     left_out += vm_count(bad);
     vf_store_first(p + whole, vf_select(bad, dry ? vf_all(0) : old_p, new_p), n);

@@ -1,9 +1,17 @@
 /* rmsprop.h - RMSprop (Tieleman and Hinton, lecture 6.5 of "Neural Networks for Machine Learning",
  * 2012), centered as in Graves, "Generating Sequences with Recurrent Neural Networks", 2013.
  *
- *     v = alpha v + (1 - alpha) g^2,  a = alpha a + (1 - alpha) g  (centered)
- *     m = momentum m + g / (sqrt(v - a^2) + eps),  direction = m */
-enum { RMSPROP_ALPHA_REST, RMSPROP_EPS, RMSPROP_MOMENTUM, RMSPROP_CENTERED };
+ *     v = alpha v + (1 - alpha) g^2
+ *     m = momentum m + g / (sqrt(v) + eps),  direction = m
+ *
+ * Centered, with a = alpha a + (1 - alpha) g beside, sqrt(v - a^2) stands for sqrt(v). Here v is
+ * that difference itself, the same number by another way:
+ *
+ *     v = alpha (v + (1 - alpha) (g - a)^2),  with the old a
+ *
+ * which cannot be 0 or less when v or a has been rounded. Kept apart, rounded a^2 comes up to
+ * rounded v, and steps of g / eps follow. */
+enum { RMSPROP_ALPHA_REST, RMSPROP_EPS, RMSPROP_MOMENTUM, RMSPROP_SQUARE };
 enum { rmsprop_states = 3 };
 
 #ifdef OCT_RULE_ARITHMETIC
@@ -11,12 +19,10 @@ enum { rmsprop_states = 3 };
 INLINE vf rmsprop_rule(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int root)
 {
     vf v = squared_state(s[0], root), rest = vf_all(c[RMSPROP_ALPHA_REST]);
-    v = vf_fma(rest, vf_fma(g, g, -v), v);
-    *bound = v;
+    vf away = g - s[1];                                /* a is 0 where it is not kept */
+    v = vf_fma(rest, vf_fma(away * c[RMSPROP_SQUARE], away, -v), v);
     vf r = root_of_state(s, v, root);
-    s[1] = vf_fma(rest, g - s[1], s[1]);
-    /* State that was rounded may have a^2 beyond v: no root of less than nothing. */
-    if (c[RMSPROP_CENTERED] != 0) r = vf_sqrt(vf_max(vf_fma(-s[1], s[1], v), vf_all(0)));
+    s[1] = vf_fma(rest, away, s[1]);
     s[2] = vf_fma(vf_all(c[RMSPROP_MOMENTUM]), s[2], g / (r + vf_all(c[RMSPROP_EPS])));
     *bound = vf_max(v, vf_abs(s[2]));
     return s[2];
@@ -29,7 +35,7 @@ static void rmsprop_numbers(oct_numbers *n, const oct_rule_input *in)
     n->c[RMSPROP_ALPHA_REST] = (float)(1 - in->options[0]);
     n->c[RMSPROP_EPS] = (float)in->options[1];
     n->c[RMSPROP_MOMENTUM] = (float)in->options[2];
-    n->c[RMSPROP_CENTERED] = (float)in->options[3];
+    n->c[RMSPROP_SQUARE] = (float)(in->options[3] != 0 ? in->options[0] : 1);
 }
 
 static const oct_rule rmsprop_optimizers[] = {

@@ -98,7 +98,7 @@ function M.encode(value, indent) return encode(value, indent, 1) end
 -- @treturn value null is json.null
 function M.decode(text, what)
   local ok, value = pcall(cjson.decode, text)
-  if not ok then error(("%s: %s"):format(what or "json", tostring(value)), 2) end
+  if not ok then error(("%s: %s"):format(what or "json", tostring(value)), 0) end
   return value
 end
 

@@ -66,10 +66,11 @@ local STREAMS = {
   init = C.OCT_STREAM_INIT, dropout = C.OCT_STREAM_DROPOUT, optimizer = C.OCT_STREAM_OPTIMIZER,
 }
 
---- Where the streams of random numbers stand: what a checkpoint keeps.
--- @treturn table offset by stream: init, dropout, optimizer
+--- Where random numbers stand: what a checkpoint keeps.
+-- @treturn table `seed`, and the offset of each stream: init, dropout, optimizer
 function M.random_state()
-  local state = {}
+  check(C.oct_seed_now(wide_out), 2)
+  local state = {seed = tonumber(wide_out[0])}
   for name, stream in pairs(STREAMS) do
     check(C.oct_random_offset(wide_out, stream), 2)
     state[name] = tonumber(wide_out[0])
@@ -77,10 +78,29 @@ function M.random_state()
   return state
 end
 
---- Put the streams where random_state() found them.
+local function check_random(name, x, low)
+  if type(x) ~= "number" or x ~= math.floor(x) or x < low or x > 2 ^ 53 then
+    error(("random state: %s is %s, expected a whole number from %d on"):format(name, tostring(x),
+      low), 0)
+  end
+end
+
+--- Check a state of random numbers that comes from outside.
+-- @tparam table state
+function M.check_random_state(state)
+  if state.seed ~= nil then check_random("seed", state.seed, -2 ^ 53) end
+  for name in pairs(STREAMS) do
+    if state[name] ~= nil then check_random(name, state[name], 0) end
+  end
+end
+
+--- Put random numbers where random_state() found them.
+-- @tparam table state what is missing in it stays as it is, or after another seed begins
 function M.set_random_state(state)
+  M.check_random_state(state)
+  if state.seed ~= nil and state.seed ~= M.random_state().seed then M.seed(state.seed) end
   for name, stream in pairs(STREAMS) do
-    check(C.oct_set_random_offset(stream, state[name] or 0), 2)
+    if state[name] ~= nil then check(C.oct_set_random_offset(stream, state[name]), 2) end
   end
 end
 

@@ -65,6 +65,32 @@ local function tick_text(value, step)
   return text
 end
 
+--- Ticks of a logarithmic axis: powers of ten, over a short range 2 and 5 times those, too.
+-- @tparam number low above 0
+-- @tparam number high
+-- @tparam number count at most about how many
+-- @treturn table the ticks
+function M.log_ticks(low, high, count)
+  local first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+  local step = math.max(1, math.ceil((last - first) / (count + 1)))
+  local factors = 3 * (last - first) <= 2 * count and {1, 2, 5} or {1}
+  local ticks = {}
+  for exponent = math.ceil(first / step) * step, last, step do
+    for _, factor in ipairs(factors) do
+      local tick = factor * 10 ^ exponent
+      if tick >= low * (1 - 1e-9) and tick <= high * (1 + 1e-9) then ticks[#ticks + 1] = tick end
+    end
+  end
+  return ticks
+end
+
+--- Such a tick: in full where that is short.
+local function log_tick_text(value)
+  local exponent = math.floor(math.log10(value) + 1e-9)
+  if math.abs(exponent) <= 3 then return ("%.4g"):format(value) end
+  return ("%ge%d"):format(value / 10 ^ exponent, exponent)
+end
+
 local function escape(text)
   local out = tostring(text):gsub("[%z\1-\8\11\12\14-\31]", "?")
     :gsub("[&<>\"]", {["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;"})
@@ -86,18 +112,49 @@ end
 
 local function finite(v) return v == v and v ~= math.huge and v ~= -math.huge end
 
+--- An axis: from `low` to `high`, even in the numbers or in their logarithms.
+local function axis_of(low, high, is_log)
+  local function place(v) return is_log and math.log10(v) or v end
+  local from, to = place(low), place(high)
+  return {
+    low = low, high = high,
+    -- 0 at the lower end, 1 at the upper one; NaN for what cannot be drawn.
+    share = function(v) return (place(v) - from) / (to - from) end,
+    ticks = function(count)
+      if is_log then return M.log_ticks(low, high, count), log_tick_text end
+      local ticks = M.ticks(low, high, count)
+      return ticks, function(v) return tick_text(v, ticks.step) end
+    end,
+  }
+end
+
+local function drawable(v, is_log) return finite(v) and (not is_log or v > 0) end
+
 --- Smallest and largest of a field over all series, taking only points that can be drawn.
-local function extent(series, axis)
+local function extent(series, axis, x_log, y_log)
   local low, high = math.huge, -math.huge
   for _, s in ipairs(series) do
     for i = 1, math.min(#s.x, #s.y) do
-      if finite(s.x[i]) and finite(s.y[i]) then
+      if drawable(s.x[i], x_log) and drawable(s.y[i], y_log) then
         low, high = math.min(low, s[axis][i]), math.max(high, s[axis][i])
       end
     end
   end
   if low > high then return 0, 1 end
   return low, high
+end
+
+--- The range of a panel's y axis, with room around the lines.
+local function y_range(panel, x_log)
+  local low, high = extent(panel.series, "y", x_log, panel.y_log)
+  if panel.y_log then
+    low = math.max(low, high * 1e-30)          -- 0: there was nothing to draw
+    local room = math.max((high / low) ^ 0.04, 1.05)
+    return low / room, high * room
+  end
+  local room = (high - low) * 0.04
+  if room <= 1e-9 * math.abs(high) then room = math.max(math.abs(high) * 0.05, 1e-3) end
+  return low >= 0 and low < 0.35 * high and 0 or low - room, high + room
 end
 
 --- The points of a line in pixels; runs of points in one column become its lowest and highest.
@@ -113,7 +170,7 @@ local function polyline(s, to_x, to_y, width)
     low, high = nil, nil
   end
   for i = 1, n do
-    if finite(s.x[i]) and finite(s.y[i]) then
+    if finite(to_x(s.x[i])) and finite(to_y(s.y[i])) then
       if not thin then
         put(i)
       else
@@ -161,31 +218,28 @@ local function draw_series(out, s, colour, to_x, to_y, width)
   end
 end
 
-local function draw_panel(out, panel, top, x_low, x_high)
+local function draw_panel(out, panel, top, x_axis, x_log)
   local series = panel.series
   local width, height = WIDTH - LEFT - RIGHT, PANEL_HEIGHT - TOP - BOTTOM
-  local y_low, y_high = extent(series, "y")
-  local room = (y_high - y_low) * 0.04
-  if room <= 1e-9 * math.abs(y_high) then room = math.max(math.abs(y_high) * 0.05, 1e-3) end
-  local floor = y_low >= 0 and y_low < 0.35 * y_high and 0 or y_low - room
-  y_low, y_high = floor, y_high + room
-  local function to_x(x) return LEFT + (x - x_low) / (x_high - x_low) * width end
-  local function to_y(y) return top + TOP + (1 - (y - y_low) / (y_high - y_low)) * height end
+  local y_low, y_high = y_range(panel, x_log)
+  local y_axis = axis_of(y_low, y_high, panel.y_log)
+  local function to_x(x) return LEFT + x_axis.share(x) * width end
+  local function to_y(y) return top + TOP + (1 - y_axis.share(y)) * height end
 
-  local ticks = M.ticks(y_low, y_high, 5)
+  local ticks, text_of = y_axis.ticks(5)
   for _, y in ipairs(ticks) do
     out(('<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="%s"/>'):format(
       LEFT, to_y(y), LEFT + width, to_y(y), GRID))
     out(('<text x="%d" y="%.1f" text-anchor="end" fill="%s">%s</text>'):format(
-      LEFT - 8, to_y(y) + 4, SOFT, tick_text(y, ticks.step)))
+      LEFT - 8, to_y(y) + 4, SOFT, text_of(y)))
   end
-  ticks = M.ticks(x_low, x_high, 8)
+  ticks, text_of = x_axis.ticks(8)
   local bottom = top + TOP + height
   for _, x in ipairs(ticks) do
     out(('<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="%s"/>'):format(
       to_x(x), bottom, to_x(x), bottom + 4, SOFT))
     out(('<text x="%.1f" y="%d" text-anchor="middle" fill="%s">%s</text>'):format(
-      to_x(x), bottom + 18, SOFT, tick_text(x, ticks.step)))
+      to_x(x), bottom + 18, SOFT, text_of(x)))
   end
   out(('<line x1="%d" y1="%d" x2="%d" y2="%d" stroke="%s"/>'):format(
     LEFT, bottom, LEFT + width, bottom, SOFT))
@@ -203,8 +257,9 @@ local function draw_panel(out, panel, top, x_low, x_high)
 end
 
 --- A plot as the text of an SVG file. All panels share the range of the x axis.
--- @tparam table plot title, and panels: each with x and y (the axes' labels) and series, each of
--- them name, x, y (arrays of numbers), and optionally faint, points (mark them), colour
+-- @tparam table plot title, x_log (the x axis is logarithmic), and panels: each with x and y (the
+-- axes' labels), y_log, and series, each of them name, x, y (arrays of numbers), and optionally
+-- faint, points (mark them), colour. On a logarithmic axis what is not above 0 is not drawn.
 -- @treturn string
 function M.svg(plot)
   local lines = {}
@@ -220,11 +275,18 @@ function M.svg(plot)
   for _, panel in ipairs(plot.panels) do
     for _, s in ipairs(panel.series) do all[#all + 1] = s end
   end
-  local x_low, x_high = extent(all, "x")
-  if x_low == x_high then x_low, x_high = x_low - 0.5, x_high + 0.5 end
-  if x_low > 0 and x_low < 0.1 * x_high then x_low = 0 end
+  local x_low, x_high = extent(all, "x", plot.x_log)
+  if plot.x_log then
+    x_low = x_low > 0 and x_low or x_high / 10
+    if x_low == x_high then x_low, x_high = x_low / 10, x_high * 10 end
+  elseif x_low == x_high then
+    x_low, x_high = x_low - 0.5, x_high + 0.5
+  elseif x_low > 0 and x_low < 0.1 * x_high then
+    x_low = 0
+  end
+  local x_axis = axis_of(x_low, x_high, plot.x_log)
   for i, panel in ipairs(plot.panels) do
-    draw_panel(out, panel, TITLE_HEIGHT + (i - 1) * PANEL_HEIGHT, x_low, x_high)
+    draw_panel(out, panel, TITLE_HEIGHT + (i - 1) * PANEL_HEIGHT, x_axis, plot.x_log)
   end
   out("</svg>")
   return table.concat(lines, "\n") .. "\n"

@@ -209,6 +209,53 @@ describe("averaged weights", function()
     assert.equal(tensors, machine.live_tensors())
   end)
 
+  it("of weights in bf16 are kept in f32, and rounded where they stand in their place", function()
+    local w = tensor.ones({300}):to("bf16"):keep()
+    local mean = average.ema({{name = "w", tensor = w}}, {decay = 0.999})
+    for t = 1, 100 do
+      octet.scope(function() w:copy_(tensor.full({300}, 2 + t % 2):to "bf16") end)
+      mean:update()
+    end
+    local before, exact = w:totable(), 1
+    for t = 1, 100 do exact = exact + 0.001 * (2 + t % 2 - exact) end
+    local kept = mean:state().tensors["w.average"]
+    assert.equal("f32", kept:dtype())
+    assert.is_true(math.abs(kept:totable()[1] - exact) < 1e-5)
+    collectgarbage() collectgarbage()
+    local tensors = machine.live_tensors()
+    assert.same(kept:to("bf16"):totable(), mean:with(function() return w:totable() end))
+    assert.same(before, w:totable())
+    assert.is_true(math.abs(kept:totable()[1] - exact) < 1e-5)
+    collectgarbage() collectgarbage()
+    assert.equal(tensors, machine.live_tensors())
+  end)
+
+  it("are all back in their places where memory ends while they are swapped in", function()
+    local binding = require "octet.binding"
+    local made = require "ffi".new "int64_t[1]"
+    local half, w = tensor.ones({300}):to("bf16"):keep(), gradients.parameter {1, 1}
+    local other = tensor.ones({300}):to("bf16"):keep()
+    local mean = average.ema({w, half, other}, {decay = 0.5})
+    w:fill_(5)
+    half:copy_(tensor.full({300}, 5):to "bf16")
+    mean:update()
+    local failures = 0
+    for nth = 1, 50 do
+      binding.check(binding.C.oct_fail_allocation(made, nth, 1))
+      local ok = pcall(mean.swap, mean)
+      binding.check(binding.C.oct_fail_allocation(made, 0, 0))
+      if ok then break end
+      failures = failures + 1
+      assert.same({5, 5}, w:totable())
+      assert.equal(5, half:totable()[300])
+    end
+    assert.is_true(failures > 1 and failures < 50)
+    assert.same({3, 3}, w:totable())
+    assert.equal(3, half:totable()[300])
+    mean:swap()
+    assert.equal(5, half:totable()[300])
+  end)
+
   it("do not depend on threads or instruction set", function()
     local everywhere = require "spec.ops.check".everywhere
     local expected
@@ -315,7 +362,7 @@ describe("an average", function()
     assert.matches("parameter 2 is a number, expected a tensor", failure(average.ema, {w, 3}))
     assert.matches('two parameters are named "w"', failure(average.ema,
       {{name = "w", tensor = w}, {name = "w", tensor = w}}))
-    assert.matches("parameter 1 is i32, expected f32",
+    assert.matches("parameter 1 is i32, expected f32, f16 or bf16",
       failure(average.ema, {tensor.zeros({2}, "i32")}))
   end)
 end)

@@ -68,12 +68,20 @@ function M.run(case, settings)
   return all, left_out, norms
 end
 
+-- Everything on the processor that must not change a bit.
+local PROCESSOR = {
+  {text = "avx2", isa = "avx2"}, {text = "avx512", isa = "avx512"},
+  {text = "no VBMI", kernels = "plain"}, {text = "1 thread", threads = 1},
+  {text = "3 threads", threads = 3},
+}
+
 --- A case gives the same bits as the scalar twins under each of some settings.
 -- @tparam table case
--- @tparam {table,...} list settings; `begin`: called before the run, `text`: what to call it
+-- @tparam[opt] {table,...} list settings, with `text`: what to call them, and `begin`: called
+-- before the run; without a list, instruction sets and numbers of threads
 function M.check(case, list)
   local expected, left_out, norms = M.run(case, {kernels = "scalar"})
-  for _, settings in ipairs(list) do
+  for _, settings in ipairs(list or PROCESSOR) do
     if not settings.isa or pcall(machine.set_isa, settings.isa) then
       if settings.begin then settings.begin() end
       local all, left, seen_norms = M.run(case, settings)

@@ -6,12 +6,6 @@ local machine = require "octet.machine"
 local optim = require "octet.optim"
 local tensor = require "octet.tensor"
 
-local SETTINGS = {
-  {text = "avx2", isa = "avx2"}, {text = "avx512", isa = "avx512"},
-  {text = "no VBMI", kernels = "plain"}, {text = "1 thread", threads = 1},
-  {text = "3 threads", threads = 3},
-}
-
 describe("the same bits in every instruction set and number of threads:", function()
   local isa, threads
   setup(function() isa, threads = machine.isa(), machine.threads() end)
@@ -22,7 +16,7 @@ describe("the same bits in every instruction set and number of threads:", functi
   end)
 
   for _, case in ipairs(bits.cases) do
-    it(case.title, function() bits.check(case, SETTINGS) end)
+    it(case.title, function() bits.check(case) end)
   end
 
   it("adds nothing to a block's scale for what lies behind its end", function()

@@ -1,57 +1,17 @@
+-- The quantization maps, and the quantizer: always the nearest entry, on every instruction set.
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local definitions = require "spec.optim.map_definitions"
 local gradients = require "spec.optim.gradients"
+local machine = require "octet.machine"
+local map = require "octet.optim.map"
+local tensor = require "octet.tensor"
 
 local C, check = binding.C, binding.check
-local SIGNED, UNSIGNED = 1, 0
 
-local function map(is_signed)
-  local values = ffi.new "float[256]"
-  check(C.oct_quantization_map(values, is_signed))
-  return values
-end
-
--- The dynamic map from its definition, in double precision.
-local function defined(is_signed)
-  local values = {0, 1}
-  for i = 0, 6 do
-    local n = 2 ^ (i + 1 - is_signed)
-    for k = 0, n - 1 do
-      local low, high = 0.1 + 0.9 * k / n, 0.1 + 0.9 * (k + 1) / n
-      local value = (low + high) / 2 * 10 ^ (i - 6)
-      values[#values + 1] = value
-      if is_signed == 1 then values[#values + 1] = -value end
-    end
-  end
-  table.sort(values)
-  return values
-end
-
--- The nearest entry by looking at all of them; of two equally near, the larger magnitude.
-local function nearest(x, values)
-  local best, distance = 0, math.huge
-  for code = 0, 255 do
-    local d = math.abs(tonumber(values[code]) - x)
-    if d < distance or d == distance and math.abs(values[code]) > math.abs(values[best]) then
-      best, distance = code, d
-    end
-  end
-  return best
-end
-
-local function quantize(x, n, block, is_signed, reference)
-  local codes = ffi.new("uint8_t[?]", n)
-  local absmax = ffi.new("float[?]", math.ceil(n / block))
-  check(C.oct_quantize(codes, absmax, x, n, block, is_signed, reference and 1 or 0), 2)
-  return codes, absmax
-end
-
-local function same_bytes(a, b, bytes, isa)
-  assert.is_true(ffi.string(a, bytes) == ffi.string(b, bytes), isa .. " differs")
-end
+local function float_of(x) return tonumber(ffi.new("float", x)) end
 
 local function each_isa(f)
-  local machine = require "octet.machine"
   local before = machine.isa()
   for _, isa in ipairs {"avx2", "avx512"} do
     if pcall(machine.set_isa, isa) then f(isa) end
@@ -59,29 +19,100 @@ local function each_isa(f)
   machine.set_isa(before)
 end
 
--- Numbers around every decision: the midpoints of neighbours and the entries, and floats beside
--- them; each block of 256 gets a 1 in front, so that numbers stay what they are.
-local function hard_cases(is_signed)
-  local values, list = map(is_signed), {}
-  local bits = ffi.new "union { float f; int32_t i; }"
-  local function around(x)
-    bits.f = x
-    local center = bits.i
-    for d = -3, 3 do
-      bits.i = center + d
-      local y = tonumber(bits.f)
-      if math.abs(y) <= 1 and (y >= 0 or is_signed == 1) then list[#list + 1] = y end
-    end
-  end
-  for code = 0, 255 do
-    if values[code] ~= 0 then around(values[code]) end
-    local middle = code < 255 and (tonumber(values[code]) + values[code + 1]) / 2 or 0
-    if middle ~= 0 then around(middle) end
-  end
-  list[#list + 1] = 0
-  return list
+local function buffer_size(n, own) return own:bits() == 4 and math.ceil(n / 2) or n end
+
+local function quantize(own, x, n, block, reference)
+  local codes = ffi.new("uint8_t[?]", buffer_size(n, own))
+  local absmax = ffi.new("float[?]", math.ceil(n / block))
+  check(C.oct_quantize(codes, absmax, x, n, block, own.handle, reference and 1 or 0), 2)
+  return codes, absmax
 end
 
+local function code_at(own, codes, i)
+  if own:bits() == 8 then return codes[i] end
+  return math.floor(codes[math.floor(i / 2)] / 16 ^ (i % 2)) % 16
+end
+
+local function same_bytes(a, b, bytes, what)
+  assert.is_true(ffi.string(a, bytes) == ffi.string(b, bytes), what .. " differs")
+end
+
+-- Values that any map of the user's could have: evenly standing runs, whose codes lines give, or
+-- none, whose codes are searched for.
+local function runs(levels, sign)
+  local n, side = sign == "signed" and levels / 2 or levels - 1, {}
+  for k = 1, n do side[k] = k <= n / 2 and k / n / 4 or 0.125 + (k - n / 2) / (n / 2) * 0.875 end
+  return definitions.both_sides(side, sign)
+end
+
+local function cubes(levels, sign)
+  local n, side = sign == "signed" and levels / 2 or levels - 1, {}
+  for k = 1, n do side[k] = (k / n) ^ 3 end
+  return definitions.both_sides(side, sign)
+end
+
+-- With entries that stand several times, none that is 0, and no end at -1 or 1.
+local function uneven(levels, sign)
+  local values = {}
+  for k = 1, levels do
+    local x = (k - 0.7) / levels
+    if sign == "signed" then x = 2 * x - 1 end
+    values[k] = math.floor(k / 3) == k / 3 and values[k - 1] or 0.9 * x * math.abs(x)
+  end
+  return values
+end
+
+local MAPS = {}
+for _, bits in ipairs {8, 4} do
+  for _, sign in ipairs {"signed", "unsigned"} do
+    for _, name in ipairs(map.NAMES) do
+      if definitions[name](bits == 8 and 256 or 16, sign) then
+        MAPS[#MAPS + 1] = {("%s, %d bits, %s"):format(name, bits, sign),
+          map.named(name, bits, sign), definitions[name](bits == 8 and 256 or 16, sign),
+          sign = sign}
+      end
+    end
+    for _, own in ipairs {{"the user's runs", runs}, {"the user's cubes", cubes},
+      {"the user's, uneven", uneven}} do
+      local name, values = own[1], own[2](bits == 8 and 256 or 16, sign)
+      MAPS[#MAPS + 1] = {("%s, %d bits, %s"):format(name, bits, sign), map.new(values, sign),
+        values, sign = sign}
+    end
+  end
+end
+
+-- ---- the nearest entry, in doubles -------------------------------------------------------------
+
+-- Entry number of the one nearest to x, from 1; of two equally near ones the larger magnitude. Of
+-- equal entries, any. The middle of two f32 neighbours is exact in double precision.
+local function nearest(values, x)
+  local low, high = 1, #values
+  while low < high do
+    local at = math.floor((low + high) / 2)
+    local middle = (values[at] + values[at + 1]) / 2
+    if x > middle or (x == middle and middle >= 0) then low = at + 1 else high = at end
+  end
+  return low
+end
+
+local function check_nearest(case, x, n)
+  local own, values = case[2], case[2]:values()
+  local codes = quantize(own, x, n, 256, true)
+  local is_byte = own:bits() == 8
+  for i = 0, n - 1 do
+    local code = is_byte and codes[i] or code_at(own, codes, i)
+    local expected = nearest(values, x[i])
+    if values[code + 1] ~= values[expected] then
+      error(("%.9g got code %d, %.9g; the nearest is %d, %.9g"):format(x[i], code,
+        values[code + 1], expected - 1, values[expected]))
+    end
+  end
+  each_isa(function(isa)
+    same_bytes(codes, (quantize(own, x, n, 256)), buffer_size(n, own), isa)
+  end)
+end
+
+-- Numbers into blocks of 256 that begin with 1, so that they are not scaled.
 local function in_blocks(list)
   local n = math.ceil(#list / 255) * 256
   local x, at = ffi.new("float[?]", n), 0
@@ -97,135 +128,255 @@ local function in_blocks(list)
   return x, n
 end
 
-local function check_nearest(x, n, is_signed)
-  local values = map(is_signed)
-  local expected = {}
-  for i = 0, n - 1 do expected[i] = nearest(tonumber(x[i]), values) end
-  local function compare(who, codes)
-    for i = 0, n - 1 do
-      if codes[i] ~= expected[i] then
-        error(("%s: %.9g got code %d, the nearest is %d"):format(who, x[i], codes[i], expected[i]))
-      end
+-- The entries, the middles between neighbours, and the floats beside these.
+local function hard_cases(values, sign)
+  local list, bits = {0}, ffi.new "union { float f; int32_t i; }"
+  local function around(x)
+    if x == 0 then return end
+    bits.f = x
+    local center = bits.i
+    for d = -3, 3 do
+      bits.i = center + d
+      local y = tonumber(bits.f)
+      if math.abs(y) <= 1 and (y >= 0 or sign == "signed") then list[#list + 1] = y end
     end
   end
-  compare("reference", (quantize(x, n, 256, is_signed, true)))
-  each_isa(function(isa) compare(isa, (quantize(x, n, 256, is_signed))) end)
+  for code = 1, #values do
+    around(values[code])
+    if values[code + 1] then around((values[code] + values[code + 1]) / 2) end
+  end
+  return list
 end
 
-describe("the dynamic map", function()
-  for name, is_signed in pairs {signed = SIGNED, unsigned = UNSIGNED} do
-    it("has the values of its definition, " .. name, function()
-      local values, expected = map(is_signed), defined(is_signed)
-      assert.equal(256, #expected)
-      for code = 0, 255 do
-        local e = expected[code + 1]
+-- n random numbers of all magnitudes; each 256th is 1.
+local function random_numbers(n, sign, seed)
+  local draw, x = gradients.draws(seed), ffi.new("float[?]", n)
+  for i = 0, n - 1 do
+    local y, spread = draw(), draw()
+    y = 2 * y * (spread < 0 and 1 or 10 ^ (-18 * spread))
+    x[i] = i % 256 == 0 and 1 or sign == "signed" and y or math.abs(y)
+  end
+  return x
+end
+
+-- ---- maps --------------------------------------------------------------------------------------
+
+describe("a quantization map", function()
+  for _, case in ipairs(MAPS) do
+    it("has the values of its definition: " .. case[1], function()
+      local values, expected = case[2]:values(), case[3]
+      assert.equal(#expected, #values)
+      for code, e in ipairs(expected) do
         assert.is_true(math.abs(values[code] - e) <= math.abs(e) * 2 ^ -24 * 1.0001,
-          ("code %d: %.9g, expected %.9g"):format(code, values[code], e))
+          ("code %d: %.9g, expected %.9g"):format(code - 1, values[code], e))
+        assert.is_true(code == 1 or values[code] >= values[code - 1])
       end
     end)
   end
 
-  it("has its zeros and ends where they belong", function()
-    local signed, unsigned = map(SIGNED), map(UNSIGNED)
-    assert.equal(0, signed[127])
-    assert.equal(1, signed[255])
-    assert.is_true(math.abs(signed[0] + 0.9929687) < 1e-7)
-    assert.equal(0, unsigned[0])
-    assert.is_true(math.abs(unsigned[1] - 3.25e-7) < 1e-13)
-    assert.equal(1, unsigned[255])
+  it("has the zeros and ends that make it what it is", function()
+    local function of(name, bits, sign)
+      local own = map.named(name, bits, sign)
+      return own:values(), own:zero()
+    end
+    local signed, zero = of("dynamic", 8, "signed")
+    assert.equal(127, zero)
+    assert.equal(0, signed[128])
+    assert.equal(1, signed[256])
+    assert.equal(float_of(-0.99296875), signed[1])
+    local unsigned, at = of("dynamic", 8, "unsigned")
+    assert.equal(0, at)
+    assert.equal(float_of(3.25e-7), unsigned[2])
+    assert.equal(1, unsigned[256])
+    -- The largest code of the broken map, as published.
+    assert.is_true(math.abs(of("bnb-0.36", 8, "unsigned")[256] - 0.0933) < 5e-5)
+    assert.same(signed, (of("bnb-0.36", 8, "signed")))
+    -- 448 over the smallest step, 2^-9; 57344 over 2^-16.
+    assert.equal(float_of(2 ^ -9 / 448), of("fp8_e4m3", 8, "unsigned")[2])
+    assert.equal(float_of(2 ^ -16 / 57344), of("fp8_e5m2", 8, "unsigned")[2])
+    local four, middle = of("linear", 4, "signed")
+    assert.equal(7, middle)
+    assert.equal(-0.875, four[1])
+  end)
+
+  it("of 16 levels exists of four of them, and what does not exist is refused by name", function()
+    for _, name in ipairs {"fp8_e4m3", "fp8_e5m2", "bnb-0.36"} do
+      local ok, message = pcall(map.named, name, 4, "signed")
+      assert.is_false(ok)
+      assert.matches(('"%s" has no form of 16 levels'):format(name:gsub("%-", "%%-")), message)
+    end
+    assert.error_matches(function() map.named("dinamic", 8, "signed") end,
+      'unknown map "dinamic"; it is one of dynamic, linear')
+    assert.error_matches(function() map.named("dynamic", 8, "both") end,
+      'sign is both, expected "signed" or "unsigned"')
+  end)
+
+  it("of the user's is refused where its values do not ascend from -1, or 0, to 1", function()
+    local function refused(change, sign, levels)
+      local values = definitions.linear(levels or 256, sign)
+      change(values)
+      local ok, message = pcall(map.new, values, sign)
+      assert.is_false(ok)
+      return message
+    end
+    assert.matches("value 7 is out of order or out of range: they ascend from %-1 to 1",
+      refused(function(v) v[7] = v[6] - 0.01 end, "signed"))
+    assert.matches("value 1 is out of order or out of range: they ascend from 0 to 1",
+      refused(function(v) v[1] = -0.5 end, "unsigned"))
+    assert.matches("value 16 is out of order",
+      refused(function(v) v[16] = 1.5 end, "signed", 16))
+    assert.matches("value 3 is out of order", refused(function(v) v[3] = 0 / 0 end, "signed"))
+    assert.matches("255 values, expected a list of 256 or 16",
+      refused(function(v) v[256] = nil end, "signed"))
+    assert.matches("value 2 is a string, expected a number",
+      refused(function(v) v[2] = "x" end, "signed"))
+    assert.error_matches(function() map.new("dynamic", "signed") end, "a string, expected a list")
+  end)
+
+  it("of a tensor's quantiles stands for equally many of its values each", function()
+    machine.seed(5)
+    for _, sign in ipairs {"signed", "unsigned"} do
+      local t = tensor.new({20000}):normal_(0, 3)
+      local own = map.quantiles_of(t, sign)
+      local list, most, counts = t:totable(), 0, {}
+      for _, x in ipairs(list) do most = math.max(most, math.abs(x)) end
+      local values = own:values()
+      for _, x in ipairs(list) do
+        local code = nearest(values, (sign == "signed" and x or math.abs(x)) / most)
+        counts[code] = (counts[code] or 0) + 1
+      end
+      table.sort(counts)
+      local near = 0
+      for code = 1, 256 do
+        if math.abs((counts[code] or 0) - 20000 / 256) < 20000 / 256 * 0.6 then near = near + 1 end
+      end
+      assert.is_true(near > 245, near .. " of 256 codes")
+      assert.equal(1, values[256])
+    end
   end)
 end)
 
+-- ---- the quantizer -----------------------------------------------------------------------------
+
 describe("the quantizer", function()
-  for name, is_signed in pairs {signed = SIGNED, unsigned = UNSIGNED} do
-    it("finds the nearest entry beside every decision, " .. name, function()
-      local x, n = in_blocks(hard_cases(is_signed))
-      check_nearest(x, n, is_signed)
+  for i, case in ipairs(MAPS) do
+    it("finds the nearest entry beside every decision: " .. case[1], function()
+      local x, n = in_blocks(hard_cases(case[2]:values(), case.sign))
+      check_nearest(case, x, n)
     end)
 
-    it("finds the nearest entry of random numbers over all magnitudes, " .. name, function()
-      local draw, list = gradients.draws(5), {}
-      for i = 1, 5100 do
-        local y = 10 ^ (-9 * (draw() + 0.5))
-        list[i] = is_signed == SIGNED and draw() < 0 and -y or y
-      end
-      local x, n = in_blocks(list)
-      check_nearest(x, n, is_signed)
+    local million = i <= 2 or case[1]:find "^dynamic, 8"
+    it(("finds the nearest entry of %s random numbers: %s"):format(
+      million and "a million" or "50,000", case[1]), function()
+      local n = million and 1000000 or 50000
+      check_nearest(case, random_numbers(n, case.sign, i), n)
     end)
 
-    it("gives the same million codes by scalars and by vectors, " .. name, function()
-      local n, draw = 1000000, gradients.draws(7)
-      local x = ffi.new("float[?]", n)
-      for i = 0, n - 1 do
-        local y = draw()
-        x[i] = (is_signed == SIGNED and y or math.abs(y)) * 10 ^ (7 * draw())
+    it("keeps codes when what they stand for is quantized again: " .. case[1], function()
+      -- Two values stand for one code where entries are equal, and 1 must be there to be the scale.
+      local own, values = case[2], case[2]:values()
+      if values[#values] ~= 1 then return end
+      local n, x = #values, ffi.new("float[256]")
+      for k = 0, n - 1 do x[k] = values[k + 1] * float_of(0.0123) end
+      local absmax
+      each_isa(function(isa)
+        local codes
+        codes, absmax = quantize(own, x, n, 256)
+        local back = ffi.new("float[?]", n)
+        check(C.oct_dequantize(back, codes, absmax, n, 256, own.handle, 0))
+        same_bytes(x, back, 4 * n, isa)
+      end)
+      assert.equal(float_of(0.0123), absmax[0])
+    end)
+
+    it("scales and cuts alike at any size and block: " .. case[1], function()
+      local own, seed = case[2], gradients.draws(i)
+      for _, n in ipairs {1, 2, 31, 33, 63, 64, 65, 257, 4097} do
+        for _, block in ipairs {32, 64, 4096} do
+          local x = ffi.new("float[?]", n)
+          for k = 0, n - 1 do
+            x[k] = (case.sign == "signed" and seed() or math.abs(seed())) * 10 ^ (20 * seed())
+          end
+          local blocks = math.ceil(n / block)
+          local codes, absmax = quantize(own, x, n, block, true)
+          local twin = ffi.new("float[?]", n)
+          check(C.oct_dequantize(twin, codes, absmax, n, block, own.handle, 1))
+          each_isa(function(isa)
+            local fast, fast_absmax = quantize(own, x, n, block)
+            same_bytes(codes, fast, math.floor(buffer_size(n, own) - n % 2), isa)
+            assert.equal(code_at(own, codes, n - 1), code_at(own, fast, n - 1))
+            same_bytes(absmax, fast_absmax, 4 * blocks, isa)
+            local back = ffi.new("float[?]", n)
+            check(C.oct_dequantize(back, fast, fast_absmax, n, block, own.handle, 0))
+            same_bytes(twin, back, 4 * n, isa)
+          end)
+        end
       end
-      for _, block in ipairs {256, 2048} do
-        local codes, absmax = quantize(x, n, block, is_signed, true)
-        each_isa(function(isa)
-          local fast, fast_absmax = quantize(x, n, block, is_signed)
-          same_bytes(codes, fast, n, isa)
-          same_bytes(absmax, fast_absmax, math.ceil(n / block) * 4, isa)
-        end)
-      end
+    end)
+
+    it("keeps a block of zeros, or of what has no reciprocal, as code " .. case[2]:zero() .. ": "
+      .. case[1], function()
+      local own, x = case[2], ffi.new "float[96]"
+      x[0] = 3
+      -- Numbers below 2^-126, which Lua itself may round to 0.
+      local bits = ffi.cast("uint32_t *", x)
+      bits[32], bits[40] = 0x7FFFFF, 1
+      if case.sign == "signed" then bits[33] = 0x807FFFFF end
+      each_isa(function()
+        local codes, absmax = quantize(own, x, 96, 32)
+        assert.same({3, 0, 0}, {absmax[0], absmax[1], absmax[2]})
+        local zero = own:zero()
+        -- Zero may lie midway between two entries, of a map that has none.
+        for k = 1, 95 do
+          assert.equal(math.abs(own:values()[zero + 1]),
+            math.abs(own:values()[code_at(own, codes, k) + 1]))
+        end
+        assert.equal(own:values()[#own:values()], own:values()[code_at(own, codes, 0) + 1])
+        local back = ffi.new "float[96]"
+        check(C.oct_dequantize(back, codes, absmax, 96, 32, own.handle, 0))
+        for k = 32, 95 do assert.equal(0, back[k]) end
+      end)
     end)
   end
 
-  it("keeps codes when what they stand for is quantized again", function()
-    for _, is_signed in ipairs {SIGNED, UNSIGNED} do
-      local codes, absmax = ffi.new "uint8_t[256]", ffi.new("float[1]", 0.0123)
-      for i = 0, 255 do codes[i] = i end
-      local x = ffi.new "float[256]"
-      check(C.oct_dequantize(x, codes, absmax, 256, 256, is_signed, 0))
-      each_isa(function(isa)
-        local again = quantize(x, 256, 256, is_signed)
-        same_bytes(codes, again, 256, isa)
-      end)
-    end
-  end)
-
-  it("keeps zero zero, and a block of zeros, or of nearly none, zeros", function()
-    for _, is_signed in ipairs {SIGNED, UNSIGNED} do
-      local zero = is_signed == SIGNED and 127 or 0
-      local x = ffi.new "float[96]"
-      x[0], x[32], x[40] = 3, 1e-39, 0
+  it("is scaled by the smallest and the largest magnitude that has a reciprocal", function()
+    local own = map.named("dynamic", 8, "signed")
+    for _, most in ipairs {2 ^ -126, 2 ^ 126 * (1 - 2 ^ -24)} do
+      local x = ffi.new("float[2]", most, -most)
       each_isa(function()
-        local codes, absmax = quantize(x, 96, 32, is_signed)
-        assert.equal(3, absmax[0])
-        assert.equal(0, absmax[1])
-        assert.equal(0, absmax[2])
-        for i = 1, 95 do assert.equal(zero, codes[i]) end
-        assert.equal(255, codes[0])
+        local codes, absmax = quantize(own, x, 2, 32)
+        assert.equal(most, absmax[0])
+        assert.same({255, 0}, {codes[0], codes[1]})
       end)
     end
   end)
 
-  it("cuts sizes that are no multiple of the block", function()
-    for _, n in ipairs {1, 2, 31, 33, 63, 65, 257} do
-      local x = ffi.new("float[?]", n)
-      for i = 0, n - 1 do x[i] = math.sin(i + 1) end
-      local codes, absmax = quantize(x, n, 64, SIGNED, true)
-      each_isa(function(isa)
-        local fast, fast_absmax = quantize(x, n, 64, SIGNED)
-        same_bytes(codes, fast, n, isa)
-        assert.equal(absmax[0], fast_absmax[0])
-        local back, twin = ffi.new("float[?]", n), ffi.new("float[?]", n)
-        check(C.oct_dequantize(back, fast, fast_absmax, n, 64, SIGNED, 0))
-        check(C.oct_dequantize(twin, codes, absmax, n, 64, SIGNED, 1))
-        same_bytes(twin, back, 4 * n, isa)
-      end)
+  it("takes tensors, and gives them back in their shape", function()
+    local t = tensor.from({0, 1, -0.5, 0.25, -1, 0.125}, {2, 3})
+    for _, bits in ipairs {8, 4} do
+      local own = map.named("linear", bits, "signed")
+      local codes, absmax = own:quantize(t, 32)
+      assert.same(bits == 8 and {2, 3} or {3}, codes:shape())
+      assert.same({1}, absmax:totable())
+      local back = own:dequantize(codes, absmax, {2, 3}, 32):totable()
+      -- -1 has no entry: the negative side ends one step before.
+      local least = bits == 8 and -127 / 128 or -7 / 8
+      assert.same({0, 1, -0.5, 0.25, least, 0.125}, back)
     end
   end)
 
   it("refuses what has no code", function()
-    local function refused(value, is_signed, block)
-      local ok, message = pcall(quantize, ffi.new("float[1]", value), 1, block or 32, is_signed)
+    local function refused(value, sign, block)
+      local ok, message = pcall(quantize, map.named("dynamic", 8, sign), ffi.new("float[1]", value),
+        1, block or 32)
       assert.is_false(ok)
       return message
     end
-    assert.matches("element 0 is not a number below 2%^126", refused(0 / 0, SIGNED))
-    assert.matches("element 0 is not a number below 2%^126", refused(math.huge, SIGNED))
-    assert.matches("not below 0", refused(-1, UNSIGNED))
-    assert.matches("a block of 48, expected a power of two from 32 to 4096", refused(1, SIGNED, 48))
+    assert.matches("element 0 is not a number below 2%^126", refused(0 / 0, "signed"))
+    assert.matches("element 0 is not a number below 2%^126", refused(math.huge, "signed"))
+    assert.matches("element 0 is not a number below 2%^126", refused(-2 ^ 126, "signed"))
+    assert.matches("not below 0", refused(-1, "unsigned"))
+    assert.matches("a block of 48, expected a power of two from 32 on", refused(1, "signed", 48))
+    assert.matches("a block of 16, expected a power of two from 32 on", refused(1, "signed", 16))
   end)
 end)

@@ -168,6 +168,18 @@ describe("a plateau", function()
     assert.equal(0.3, factor(0))
   end)
 
+  it("takes a metric that is not finite for one that is no better", function()
+    for _, metric in ipairs {math.huge, -math.huge, 0 / 0} do
+      local factor = schedule.plateau {patience = 1}
+      factor:update(metric)
+      assert.is_nil(factor:state().best)
+      assert.is_true(factor:update(metric))
+      factor:update(3)
+      factor:update(metric)
+      assert.equal(3, factor:state().best)
+    end
+  end)
+
   it("refuses what is no metric, and no state", function()
     local factor = schedule.plateau()
     assert.matches("the metric is a nil, expected a number", failure(factor.update, factor))

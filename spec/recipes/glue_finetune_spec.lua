@@ -219,6 +219,10 @@ describe("a fine-tuning that is stopped", function()
     assert.equal(1, status)
     assert.equal("glue_finetune: --batch cannot be given with --resume: the run keeps its own "
       .. "(8)\n", err)
+    status, _, err = tiny.run("glue_finetune", {"--resume", run, "--optim", "adam"})
+    assert.equal(1, status)
+    assert.matches("^glue_finetune: %-%-optim cannot be given with %-%-resume: the run keeps its "
+      .. "own %(adam8%)\n$", err)
     assert.equal(0, (tiny.run("glue_finetune", {"--resume", run, "--threads", "1"})))
   end)
 

@@ -38,7 +38,10 @@ local function momentum(parameters)
     for _, p in ipairs(parameters) do p.tensor:zero_grad() end
   end
   function self.state() return {tensors = self.tensors, numbers = {steps = self.steps}} end
-  function self.load(_, state) self.steps = state.numbers.steps end
+  function self.load(_, state)
+    self.steps = state.numbers.steps
+    for name, t in pairs(self.tensors) do t:copy_(state.tensors[name]) end
+  end
   return self
 end
 

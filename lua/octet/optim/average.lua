@@ -7,9 +7,10 @@
 --
 -- `ema`: exponential moving average (Polyak and Juditsky, 1992, as used today); `equal`: all with
 -- the same weight (SWA: Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018).
--- Averages are f32 and accounted as optimizer_state: 4 bytes an element.
+-- Averages are f32, whatever the weights' type: 4 bytes an element, accounted as optimizer_state.
 -- @module octet.optim.average
 local nearest = require "octet.nearest"
+local scope = require "octet.scope"
 local tensor = require "octet.tensor"
 
 local M = {}
@@ -28,6 +29,8 @@ local CHECKS = {
   warmup = SWITCH, debias = SWITCH, start = COUNT,
   every = {"a whole number, 1 or more", function(x) return is_count(x, 1) end},
 }
+
+local FLOATS = {f32 = true, f16 = true, bf16 = true}
 
 local function read(who, given, defaults)
   local names, options = {}, {}
@@ -49,7 +52,32 @@ local function read(who, given, defaults)
   return options
 end
 
---- Parameters with their names and a copy of each.
+--- The mean moves towards the weights by a share; 1: to where they are.
+local function move(m, share)
+  if m.is_f32 then
+    m.mean:lerp_(m.weight, share)
+  else
+    scope.scope(function() m.mean:lerp_(m.weight:to "f32", share) end)
+  end
+end
+
+--- Mean and weights change places. Weights of fewer bits do not hold a mean: it stays, rounded into
+-- their place, and they are kept aside.
+local function exchange(m)
+  if m.is_f32 then
+    m.weight:swap_(m.mean)
+  elseif m.aside then
+    m.weight:copy_(m.aside)
+    m.aside = nil
+  else
+    local aside = tensor.new(m.weight:shape(), m.weight:dtype(), "workspace"):keep()
+    aside:copy_(m.weight)
+    scope.scope(function() m.weight:copy_(m.mean:to(m.weight:dtype())) end)
+    m.aside = aside
+  end
+end
+
+--- Parameters with their names and a mean of each, which begins where they are.
 local function members_of(who, parameters)
   if type(parameters) ~= "table" or #parameters == 0 then
     error(("%s: parameters are %s, expected a list that is not empty"):format(who,
@@ -66,11 +94,13 @@ local function members_of(who, parameters)
     local name = not is_bare and entry.name or tostring(i)
     if known[name] then error(('%s: two parameters are named "%s"'):format(who, name), 0) end
     known[name] = true
-    if weight:dtype() ~= "f32" then
-      error(("%s: parameter %s is %s, expected f32"):format(who, name, weight:dtype()), 0)
+    local dtype = weight:dtype()
+    if not FLOATS[dtype] then
+      error(("%s: parameter %s is %s, expected f32, f16 or bf16"):format(who, name, dtype), 0)
     end
-    local mean = tensor.new(weight:shape(), "f32", "optimizer_state"):keep()
-    members[i] = {name = name, weight = weight, mean = mean:copy_(weight)}
+    members[i] = {name = name, weight = weight, is_f32 = dtype == "f32",
+      mean = tensor.new(weight:shape(), "f32", "optimizer_state"):keep():fill_(0)}
+    move(members[i], 1)
   end
   return members
 end
@@ -130,12 +160,12 @@ function Average:update()
   self.calls = self.calls + 1
   if self.calls < o.start then return false end
   if self.calls == o.start then
-    for _, m in ipairs(self.members) do m.mean:copy_(m.weight) end
+    for _, m in ipairs(self.members) do move(m, 1) end
     return true
   end
   if (self.calls - o.start) % o.every ~= 0 then return false end
   local share = next_share(self)
-  for _, m in ipairs(self.members) do m.mean:lerp_(m.weight, share) end
+  for _, m in ipairs(self.members) do move(m, share) end
   self.updates = self.updates + 1
   return true
 end
@@ -145,7 +175,14 @@ end
 -- @treturn Average itself
 function Average:swap()
   if self.calls >= self.options.start then
-    for _, m in ipairs(self.members) do m.weight:swap_(m.mean) end
+    for i, m in ipairs(self.members) do
+      local ok, message = pcall(exchange, m)
+      if not ok then
+        -- Out of memory: those before it go back, which takes none.
+        for before = 1, i - 1 do exchange(self.members[before]) end
+        error(message, 0)
+      end
+    end
   end
   self.swapped = not self.swapped
   return self

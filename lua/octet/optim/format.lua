@@ -9,30 +9,34 @@ local C = binding.C
 
 local M = {}
 
---- The formats. Each option can be said by itself, too, for a run, a group or a parameter.
--- @field octet roots of second moments, rounded by chance, in blocks of 256
+--- The formats. Each option can be said by itself, too, for a run, a group or a parameter. `four`:
+-- what is different with 4 bits.
+-- @field octet roots of second moments, rounded by chance, in blocks of 256; with 4 bits of 128
 -- @field paper the paper's: second moments themselves, to the nearest, in blocks of 2,048
 -- @field bnb today's bitsandbytes: as the paper's, in blocks of 256
+-- @field torchao torchao's: with 8 bits bitsandbytes'; with 4 bits blocks of 128, and second
+-- moments that are never 0, after Li, Chen and Zhu, "Memory Efficient Optimizers with 4-bit States",
+-- 2023
 -- @field bnb-0.36 bitsandbytes 0.36.0 to 0.41.0, whose unsigned map ended at 0.0933
 M.NAMED = {
   octet = {map = "dynamic", sqrt_v = true, rounding = "stochastic", block_size = 256,
-    scale = "block"},
+    scale = "block",
+    four = {map = {signed = "quadratic", unsigned = "geometric"}, block_size = 128}},
   paper = {map = "dynamic", sqrt_v = false, rounding = "nearest", block_size = 2048,
     scale = "block"},
   bnb = {map = "dynamic", sqrt_v = false, rounding = "nearest", block_size = 256, scale = "block"},
+  torchao = {map = "dynamic", sqrt_v = false, rounding = "nearest", block_size = 256,
+    scale = "block",
+    four = {map = {signed = "dynamic", unsigned = "linear_nonzero"}, block_size = 128}},
   ["bnb-0.36"] = {map = "bnb-0.36", sqrt_v = false, rounding = "nearest", block_size = 2048,
     scale = "block"},
 }
 
 --- Names of the formats, the default first.
-M.NAMES = {"octet", "paper", "bnb", "bnb-0.36"}
+M.NAMES = {"octet", "paper", "bnb", "torchao", "bnb-0.36"}
 
 --- Names of a format's options.
 M.FIELDS = {"map", "sqrt_v", "rounding", "block_size", "scale"}
-
--- With 4 bits a block of 128, and for what is never negative a map that counts up linearly: of 16
--- values, the dynamic map has too few near the top.
-local FOUR_BITS = {block_size = 128}
 
 local function shown(value)
   return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
@@ -46,6 +50,8 @@ local function one_of(name, choices)
     error(("%s: %s"):format(who, nearest.message(name, tostring(value), choices)), 0)
   end
 end
+
+local known_map = one_of("map", map.NAMES)
 
 local CHECKS = {
   format = one_of("format", M.NAMES),
@@ -63,11 +69,20 @@ local CHECKS = {
     end
   end,
   map = function(who, value)
-    if type(value) == "string" then
-      one_of("map", map.NAMES)(who, value)
-    elseif type(value) ~= "table" or not (map.is_map(value.signed) or map.is_map(value.unsigned)) then
-      error(("%s: map is %s, expected a name or {signed = Map, unsigned = Map}"):format(who,
-        shown(value)), 0)
+    if type(value) == "string" then return known_map(who, value) end
+    local sides = type(value) == "table" and {value.signed, value.unsigned} or {}
+    if next(sides) == nil then
+      error(("%s: map is %s, expected a name or {signed = , unsigned = } of names or Maps")
+        :format(who, shown(value)), 0)
+    end
+    for sign, side in pairs {signed = value.signed, unsigned = value.unsigned} do
+      if type(side) == "string" then
+        known_map(who, side)
+      elseif not map.is_map(side) or side.sign ~= sign then
+        error(("%s: the %s map is %s, expected a name or %s map of octet.optim.map"):format(who,
+          sign, map.is_map(side) and side.sign or shown(side), sign == "signed" and "a signed"
+          or "an unsigned"), 0)
+      end
     end
   end,
 }
@@ -97,8 +112,9 @@ function M.resolve(layers, bits)
   end
   resolved.format = resolved.format or M.NAMES[1]
   local usual = M.NAMED[resolved.format]
+  local four = bits == 4 and usual.four or {}
   for _, name in ipairs(M.FIELDS) do
-    if resolved[name] == nil and bits == 4 then resolved[name] = FOUR_BITS[name] end
+    if resolved[name] == nil then resolved[name] = four[name] end
     if resolved[name] == nil then resolved[name] = usual[name] end
   end
   return resolved
@@ -112,15 +128,22 @@ local function named(name, bits, sign)
   return built[key]
 end
 
+-- What a format says of its map for a sign: a name or a Map. Where it names the other side alone,
+-- this one is the dynamic map.
+local function side_of(format, sign)
+  local own = format.map
+  if type(own) == "table" then own = own[sign] end
+  return own or "dynamic"
+end
+
 --- The map of a format for state of a sign.
 -- @tparam table format as resolve() gives it
 -- @tparam number bits
 -- @tparam string sign "signed" or "unsigned"
 -- @treturn Map
 function M.map_of(format, bits, sign)
-  local own = format.map
-  if type(own) == "string" then return named(own, bits, sign) end
-  return own[sign] or named("dynamic", bits, sign)
+  local own = side_of(format, sign)
+  return type(own) == "string" and named(own, bits, sign) or own
 end
 
 --- A format's flags, as the library takes them.
@@ -132,9 +155,8 @@ function M.flags(format)
 end
 
 local function map_text(format, sign)
-  local own = format.map
-  if type(own) == "string" then return own end
-  return own[sign] and own[sign].name or "dynamic"
+  local own = side_of(format, sign)
+  return type(own) == "string" and own or own.name
 end
 
 --- What a parameter's state is kept in, in words that are the same for the same storage.

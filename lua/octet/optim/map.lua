@@ -45,8 +45,8 @@ local function check_sign(who, sign)
 end
 
 --- A map that is built in.
--- @tparam string name "dynamic", "linear", "quantile", "inverse_dynamic", "fp8_e4m3", "fp8_e5m2",
--- "bnb-0.36"
+-- @tparam string name "dynamic", "linear", "linear_nonzero", "quadratic", "geometric", "quantile",
+-- "inverse_dynamic", "fp8_e4m3", "fp8_e5m2", "bnb-0.36"
 -- @tparam number bits 8 or 4
 -- @tparam string sign "signed" or "unsigned"
 -- @treturn Map

@@ -100,7 +100,7 @@ end
 function Optimizer:set_lr(lr)
   for _, group in ipairs(self.groups) do
     if group.adamw then
-      group.adamw_ratio = group.adamw_ratio or group.adamw.lr / group.lr
+      group.adamw_ratio = group.adamw_ratio or group.lr > 0 and group.adamw.lr / group.lr or 1
       group.adamw.lr = lr * group.adamw_ratio
     end
     group.lr = lr
@@ -131,13 +131,18 @@ local function limit_of(self, options)
   local limit = options.clip_value
   if limit == nil then return math.huge end
   if type(limit) ~= "number" or not (limit > 0) then
-    error(("optim.%s: clip_value is %s, expected more than 0"):format(self.name, tostring(limit)), 0)
+    error(("optim.%s: clip_value is %s, expected more than 0"):format(self.name,
+      tostring(limit)), 0)
   end
   return limit
 end
 
 -- Clip by what is usual: the limit follows from the norms of the steps before.
 local function clip_percentile(self, clip, scale)
+  if type(clip) ~= "table" or type(clip.max_norm) ~= "function" then
+    error(("optim.%s: clip_percentile is %s, expected what optim.clip.percentile gives"):format(
+      self.name, tostring(clip)), 0)
+  end
   local norm = self:clip_norm(math.huge)
   local most = clip:max_norm(norm * scale) / scale
   self.grad_scale = norm < math.huge and math.min(1, most / (norm + 1e-6)) or 1
@@ -156,6 +161,9 @@ function Optimizer:step(options)
   local factor, scale, limit, norm = 1, 1, math.huge, nil
   if options then
     options_of.check_names("step", options, STEP_NAMES)
+    if options.max_norm and options.clip_percentile then
+      error("step: max_norm and clip_percentile are both given, expected one of them", 0)
+    end
     if options.lr then self:set_lr(options.lr) end
     factor, scale, limit = options.lr_factor or 1, options.grad_scale or 1, limit_of(self, options)
     if options.max_norm then norm = self:clip_norm(options.max_norm / math.abs(scale)) end
@@ -170,9 +178,11 @@ function Optimizer:step(options)
 end
 
 --- backward and step at once: each parameter is stepped as soon as its gradient is complete, and
--- the gradient is freed, so that gradients of few parameters are held at a time. The same numbers as
--- backward and step by themselves. A norm over all gradients is not known on the way: no max_norm.
--- Call zero_grad before, where gradients may be left from elsewhere.
+-- the gradient is freed, so that gradients of few parameters are held at a time (gradient release).
+-- The same numbers, bit for bit, as backward and step by themselves. A norm over all gradients is
+-- not known on the way: no max_norm. Where a step is made of several batches, the earlier ones'
+-- backward leaves gradients of all parameters: nothing is saved. Where memory ends on the way, some
+-- parameters have been stepped and the others not.
 -- @tparam tensor loss a scalar
 -- @tparam[opt] table options clip_value, lr, lr_factor, grad_scale: as step
 -- @treturn number elements left out
@@ -201,28 +211,92 @@ function Optimizer:state()
   return require("octet.optim.state").read(self)
 end
 
---- Go on from a state. It must be of the same rule and parameters. State of 32 bits is quantized,
--- and quantized state restored to 32 bits; between two quantized formats only where asked for.
--- @tparam table state as state() gives it; without `tensors`, those that state() gives have been
--- written into
--- @tparam[opt] table options `convert`: true where state of another format is to be converted
+--- Go on from a state: all of it, or where anything is wrong with it nothing changes. It must be
+-- of the same rule and parameters. State of 32 bits is quantized, and quantized state restored to
+-- 32 bits; between two quantized formats, and to other correction bits, only where asked for. The
+-- groups' lr, weight_decay and options of the rule are those of the state afterwards.
+-- @tparam table state as state() gives it
+-- @tparam[opt] table options `convert`: true where state of another format is to be converted;
+-- `options`: false where the groups keep their own options
 -- @treturn Optimizer itself
 function Optimizer:load(state, options)
   handle_of(self)
+  options_of.check_names("optim." .. self.name .. ": load", options or {}, {"convert", "options"})
   require("octet.optim.state").load(self, state, options or {})
   return self
 end
 
+--- Save the state, and where the optimizer's random numbers stand, as safetensors: whole or not at
+-- all, with a checksum for each tensor. docs/optimizer_state.md describes the file.
+-- @tparam string path
+-- @treturn Optimizer itself
+function Optimizer:save(path)
+  handle_of(self)
+  require("octet.optim.state_file").save(self, path)
+  return self
+end
+
+--- Go on from a file that save() has written, or from a run's checkpoint: the steps that follow are
+-- the same, bit for bit, as those that would have followed there.
+-- @tparam string path
+-- @tparam[opt] table options as load(); `random`: false leaves random numbers where they are
+-- @treturn Optimizer itself
+function Optimizer:restore(path, options)
+  handle_of(self)
+  require("octet.optim.state_file").restore(self, path, options or {})
+  return self
+end
+
+--- Go on from PyTorch's or bitsandbytes' state, as docs/optimizer_state.md says how to save it.
+-- Learning rate, betas and the like are not taken over.
+-- @tparam string path
+-- @tparam[opt] table options `names`: what a parameter is called there, by its name here, as a
+-- table or a function; where several of theirs are one here, its rows, a list of names. `order`:
+-- true: the parameters are the same ones in the same order, whatever they are called
+-- @treturn Optimizer itself
+function Optimizer:import(path, options)
+  handle_of(self)
+  require("octet.optim.import").load(self, path, options or {})
+  return self
+end
+
+local BUILT = {"handle", "core_groups", "parameters"}
+
+-- Make the core's optimizer anew, with the parameters in `lists` and the state of now; where that
+-- fails, all is as before.
+local function rebuild(self, lists)
+  local state, before, parameters = self:state(), {}, {}
+  for _, name in ipairs(BUILT) do before[name] = self[name] end
+  for i, group in ipairs(self.groups) do
+    parameters[i], group.parameters = group.parameters, lists[i]
+  end
+  local ok, message = pcall(function()
+    build(self)
+    require("octet.optim.state").load(self, state,
+      {convert = true, options = false, who = "override"})
+    if self.kernels then self:use_kernels(self.kernels) end
+    if self.watched then self:watch(true) end
+  end)
+  local useless = ok and before.handle or self.handle
+  if not ok then
+    for _, name in ipairs(BUILT) do self[name] = before[name] end
+    for i, group in ipairs(self.groups) do group.parameters = parameters[i] end
+  end
+  -- Its memory now rather than when the collector comes by.
+  if ok then
+    for _, t in pairs(state.tensors) do C.oct_tensor_free(ffi.gc(t, nil)) end
+  end
+  if useless ~= self.handle then C.oct_optim_free(ffi.gc(useless, nil)) end
+  if not ok then error(message, 0) end
+end
+
 --- Other options for parameters, by patterns of their names, at any time: state is converted.
+-- Parameters that are not named go on as they would have, bit for bit.
 -- @tparam table overrides as the option of that name
 -- @treturn Optimizer itself
 function Optimizer:override(overrides)
   handle_of(self)
-  local state = self:state()
-  options_of.override("optim." .. self.name, self.groups, overrides, self.rule)
-  build(self)
-  require("octet.optim.state").load(self, state, {convert = true})
-  if self.watched then self:watch(true) end
+  rebuild(self, options_of.override("optim." .. self.name, self.groups, overrides, self.rule))
   return self
 end
 
@@ -237,11 +311,12 @@ end
 
 --- What the state holds.
 -- @treturn table `bytes`: all of it; `bytes_32`, `bytes_8`, `bytes_4`: by bits; `elements`,
--- `elements_8`, `elements_4`; `bytes_if_32`: what 32-bit state would take; `kept_32`: the parameters
--- with 32-bit state in an optimizer of less, as {name=, elements=, why=}; `parameters`: of each
--- {name, elements, bits, bytes, format, states}, where a state is {name, zeros, saturated: shares of
--- its codes; absolute_error, relative_error, lost: the last step's mean of |kept - meant|, of the
--- same over |meant|, and the share kept as 0 though it was not, where the optimizer is watched}
+-- `elements_8`, `elements_4`; `bytes_if_32`: what 32-bit state would take; `kept_32`: the
+-- parameters with 32-bit state in an optimizer of less, as {name=, elements=, why=}; `parameters`:
+-- of each {name, elements, bits, bytes, format, states}, where a state is {name, zeros, saturated:
+-- shares of its codes; absolute_error, relative_error, lost: the last step's mean of
+-- |kept - meant|, of the same over |meant|, and the share kept as 0 though it was not, where the
+-- optimizer is watched; of roots, where sqrt_v has them kept}
 function Optimizer:report()
   handle_of(self)
   return require("octet.optim.report").of(self)
@@ -258,6 +333,7 @@ local KERNELS = {
 -- @treturn Optimizer itself
 function Optimizer:use_kernels(kind)
   check(C.oct_optim_kernels(handle_of(self), KERNELS[kind]), 2)
+  self.kernels = kind
   return self
 end
 

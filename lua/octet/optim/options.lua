@@ -19,6 +19,7 @@ local M = {}
 --   correction_bits  of a bf16 parameter: 8 or 16 further bits are kept; 0: it is rounded by chance
 --   overrides      options of parameters by patterns of their names (octet.optim.patterns): bits,
 --                  format, and the format's options
+local NUMBERS = {"lr", "weight_decay", "decoupled"}
 local COMMON = {"lr", "weight_decay", "decoupled", "bits", "format", "block_size", "map", "sqrt_v",
   "rounding", "scale", "min_8bit_size", "correction_bits"}
 local PARAMETER_NAMES = {"tensor", "name", "bits", "lookup"}
@@ -60,10 +61,10 @@ local function fail_value(who, name, value, expected)
 end
 
 -- Names of all options of a rule's optimizer, its own first behind lr.
-local function names_of(rule, more)
+local function names_of(rule, common, more)
   local names = {"lr"}
   for _, option in ipairs(rule.options) do names[#names + 1] = option.name end
-  for _, list in ipairs {COMMON, more} do
+  for _, list in ipairs {common, more} do
     for _, name in ipairs(list) do
       if not contains(names, name) then names[#names + 1] = name end
     end
@@ -97,18 +98,20 @@ end
 local check_options
 
 --- Check one table of options; what is nil stays open.
-function check_options(who, given, rule, more)
+function check_options(who, given, rule, common, more)
   if type(given) ~= "table" then
     error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
   end
-  local names = names_of(rule, more)
+  local names = names_of(rule, common, more)
   for key in pairs(given) do
     if not contains(names, key) then
       error(("%s: %s"):format(who, nearest.message("option", tostring(key), names)), 0)
     end
   end
   check_values(who, given, rule)
-  if given.adamw ~= nil then check_options(who .. ": adamw", given.adamw, rules.all.adamw, {}) end
+  if given.adamw ~= nil then
+    check_options(who .. ": adamw", given.adamw, rules.all.adamw, NUMBERS, {})
+  end
 end
 
 --- One parameter of a list: a tensor, or {name=, tensor=, bits=}.
@@ -141,19 +144,20 @@ end
 
 local function is_group(entry) return type(entry) == "table" and entry.params ~= nil end
 
--- Bits of a parameter's state, and why they are 32 where the optimizer's are fewer.
-local function choose_bits(parameter, override, group)
-  local usual = group.bits
-  if override.bits then
-    return override.bits, override.bits == 32 and usual ~= 32 and "asked for by its name" or nil
-  end
-  if usual == 32 then return 32 end
-  if parameter.bits == 32 then return 32, "asked for by the layer" end
-  if parameter.bits then return parameter.bits end
-  if parameter.tensor:size() < group.min_8bit_size then
+-- Bits of a parameter's state, and whose word that is: by its name, by the layer, by the group.
+local function bits_asked_for(parameter, override, group)
+  if override.bits then return override.bits, "asked for by its name" end
+  if parameter.bits then return parameter.bits, "asked for by the layer" end
+  if group.bits ~= 32 and parameter.tensor:size() < group.min_8bit_size then
     return 32, ("fewer than %d elements"):format(group.min_8bit_size)
   end
-  return usual
+  return group.bits, "asked for by the group"
+end
+
+-- The same, and why they are 32 where the optimizer's are fewer.
+local function choose_bits(parameter, override, group)
+  local bits, why = bits_asked_for(parameter, override, group)
+  return bits, bits == 32 and group.optimizer_bits ~= 32 and why or nil
 end
 
 local function copied(value)
@@ -172,7 +176,7 @@ function complete(own, options, rule, bits)
     correction_bits = 0, decoupled = rule.decay == "decoupled",
   }
   for _, option in ipairs(rule.options) do defaults[option.name] = option.usual end
-  for _, name in ipairs(names_of(rule, {})) do
+  for _, name in ipairs(names_of(rule, COMMON, {})) do
     group[name] = own[name]
     if group[name] == nil then group[name] = options[name] end
     if group[name] == nil then group[name] = defaults[name] end
@@ -184,6 +188,15 @@ function complete(own, options, rule, bits)
   end
   for name, value in pairs(format.resolve({own, options}, group.bits)) do group[name] = value end
   return group
+end
+
+-- A parameter may be given to the rule that stands beside one for matrices, and to no other.
+local function check_rule(who, given, rule)
+  if given == nil then return end
+  if rule.matrix ~= "orthogonal" then
+    error(("%s: rule: all parameters of %s have one rule"):format(who, rule.name), 0)
+  end
+  if given ~= "adamw" then fail_value(who, "rule", given, '"adamw"') end
 end
 
 local function checked_overrides(who, given, names, rule)
@@ -198,7 +211,9 @@ local function checked_overrides(who, given, names, rule)
         error(("%s: overrides: %s"):format(who, nearest.message("option", tostring(key), known)), 0)
       end
     end
-    check_values(("%s: overrides of %s"):format(who, name), options, rule)
+    local about = ("%s: overrides of %s"):format(who, name)
+    check_values(about, options, rule)
+    check_rule(about, options.rule, rule)
   end
   return by_name
 end
@@ -226,7 +241,7 @@ function M.groups(who, parameters, options, rule, bits)
   if type(parameters) ~= "table" then
     error(("%s: parameters are a %s, expected a list"):format(who, type(parameters)), 0)
   end
-  check_options(who, options, rule, more_names(rule, "overrides"))
+  check_options(who, options, rule, COMMON, more_names(rule, "overrides"))
   local raw = parameters
   if #parameters == 0 then error(who .. ": the list of parameters is empty", 0) end
   if not is_group(parameters[1]) then raw = {{params = parameters}} end
@@ -236,12 +251,12 @@ function M.groups(who, parameters, options, rule, bits)
       error(("%s: entry %d is no group, expected {params = {...}}, as the first is"):format(who, i),
         0)
     end
-    check_options(("%s: group %d"):format(who, i), own, rule, more_names(rule, "params"))
+    check_options(("%s: group %d"):format(who, i), own, rule, COMMON, more_names(rule, "params"))
     if type(own.params) ~= "table" then
       error(("%s: params of group %d is a %s, expected a list"):format(who, i, type(own.params)), 0)
     end
     groups[i] = complete(own, options, rule, bits)
-    groups[i].parameters = {}
+    groups[i].optimizer_bits, groups[i].parameters = options.bits or bits, {}
     for _, entry in ipairs(own.params) do
       local parameter = parameter_of(who, entry, #names + 1)
       if by_name[parameter.name] then
@@ -265,24 +280,29 @@ end
 
 --- Other options for parameters of groups that have been settled.
 -- @tparam string who
--- @tparam {table,...} groups as groups() gives them
+-- @tparam {table,...} groups as groups() gives them; they stay as they are
 -- @tparam table overrides by pattern, as the option of that name
 -- @tparam table rule
+-- @treturn {{table,...},...} of each group the list of its parameters anew
 function M.override(who, groups, overrides, rule)
-  local names = {}
+  local names, lists = {}, {}
   for _, group in ipairs(groups) do
     for _, parameter in ipairs(group.parameters) do names[#names + 1] = parameter.name end
   end
   local by_name = checked_overrides(who, overrides, names, rule)
-  for _, group in ipairs(groups) do
-    for _, parameter in ipairs(group.parameters) do
-      local override = {}
+  for i, group in ipairs(groups) do
+    lists[i] = {}
+    for k, parameter in ipairs(group.parameters) do
+      local override, anew = {}, {}
       for _, from in ipairs {parameter.override, by_name[parameter.name] or {}} do
         for key, value in pairs(from) do override[key] = value end
       end
-      settle(parameter, override, group)
+      for key, value in pairs(parameter) do anew[key] = value end
+      settle(anew, override, group)
+      lists[i][k] = anew
     end
   end
+  return lists
 end
 
 --- Whether a parameter goes to the rule that stands beside one for matrices: it is none, or a table
@@ -292,7 +312,8 @@ end
 function M.is_for_rest(parameter)
   local shape = parameter.tensor:shape()
   local columns = parameter.tensor:size() / (shape[1] or 1)
-  return parameter.rule == "adamw" or parameter.lookup or #shape < 2 or shape[1] == 1 or columns == 1
+  return parameter.rule == "adamw" or parameter.lookup or #shape < 2 or shape[1] == 1
+    or columns == 1
 end
 
 --- Check numbers that may have been changed since.
@@ -307,6 +328,52 @@ function M.check_group(who, group, rule)
     if not option.fits(group[option.name]) then
       fail_value(who, option.name, group[option.name], option.expected)
     end
+  end
+end
+
+--- Options of a group that may be changed between steps: what a state keeps of them.
+-- @tparam table group
+-- @tparam table rule
+-- @treturn table
+function M.changeable(group, rule)
+  local values = {lr = group.lr, weight_decay = group.weight_decay, decoupled = group.decoupled,
+    adamw_ratio = group.adamw_ratio}
+  for _, option in ipairs(rule.options) do values[option.name] = copied(group[option.name]) end
+  if group.adamw then values.adamw = M.changeable(group.adamw, rules.all.adamw) end
+  return values
+end
+
+--- Check such options that come from outside.
+-- @tparam string who
+-- @tparam table given
+-- @tparam table group that they are for
+-- @tparam table rule
+function M.check_changeable(who, given, group, rule)
+  if type(given) ~= "table" then
+    error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
+  end
+  local own, names = M.changeable(group, rule), {"adamw_ratio"}
+  for name in pairs(own) do names[#names + 1] = name end
+  table.sort(names)
+  M.check_names(who, given, names)
+  M.check_group(who, given, rule)
+  if own.decoupled ~= nil and type(given.decoupled) ~= "boolean" then
+    fail_value(who, "decoupled", given.decoupled, "true or false")
+  end
+  if given.adamw_ratio ~= nil and not not_negative(given.adamw_ratio) then
+    fail_value(who, "adamw_ratio", given.adamw_ratio, "0 or more")
+  end
+  if own.adamw then
+    M.check_changeable(who .. ": adamw", given.adamw, group.adamw, rules.all.adamw)
+  end
+end
+
+--- Change a group's options to such as have been checked.
+-- @tparam table group
+-- @tparam table values
+function M.change(group, values)
+  for name, value in pairs(values) do
+    if name == "adamw" then M.change(group.adamw, value) else group[name] = copied(value) end
   end
 end
 

@@ -76,13 +76,13 @@ function Plateau:__call(done)
 end
 
 local function is_better(o, value, best)
-  if not best then return value == value end
+  if not best or not is_number(value) then return is_number(value) end
   local sign = o.mode == "min" and -1 or 1
   if o.threshold_mode == "abs" then return sign * value > sign * best + o.threshold end
   return sign * value > sign * (best * (1 + sign * o.threshold))
 end
 
---- Take the metric of an evaluation. One that is not a number is no improvement.
+--- Take the metric of an evaluation. One that is not finite is no improvement.
 -- @tparam number metric
 -- @treturn boolean has the learning rate been lowered?
 function Plateau:update(metric)

@@ -29,16 +29,23 @@ local function state_report(self, index, p, kind)
   return of
 end
 
+-- What is there whatever the bits of the states: adafactor's factors, further bits of bf16.
+local EXTRAS = {row = true, column = true, correction = true}
+
+-- Of a parameter; and the bytes that 32-bit state would take.
 local function parameter_report(self, index, p)
-  local of = {name = p.name, elements = p.elements, bits = p.bits, bytes = 0, states = {},
-    format = format_of.text(p.bits, p.format)}
-  for _, t in pairs(state.tensors_of(self, index)) do
-    of.bytes = of.bytes + t:size() * BYTES[t:dtype()]
+  local of, whole = {name = p.name, elements = p.elements, bits = p.bits, bytes = 0, states = {},
+    format = format_of.text(p.bits, p.format)}, 0
+  for name, t in pairs(state.tensors_of(self, index)) do
+    local bytes = t:size() * BYTES[t:dtype()]
+    of.bytes = of.bytes + bytes
+    if EXTRAS[name] then whole = whole + bytes end
   end
   for _, kind in ipairs(state.kinds_of(self, index)) do
+    whole = whole + 4 * p.elements
     if p.bits ~= 32 then of.states[#of.states + 1] = state_report(self, index, p, kind) end
   end
-  return of
+  return of, whole
 end
 
 --- A report, as Optimizer:report gives it.
@@ -48,11 +55,11 @@ function M.of(self)
   local all = {bytes = 0, bytes_32 = 0, bytes_8 = 0, bytes_4 = 0, elements = 0, elements_8 = 0,
     elements_4 = 0, bytes_if_32 = 0, kept_32 = {}, parameters = {}}
   for index, p in ipairs(self.parameters) do
-    local of = parameter_report(self, index, p)
+    local of, whole = parameter_report(self, index, p)
     all.parameters[index] = of
     all.bytes, all.elements = all.bytes + of.bytes, all.elements + p.elements
     all["bytes_" .. p.bits] = all["bytes_" .. p.bits] + of.bytes
-    all.bytes_if_32 = all.bytes_if_32 + 4 * p.elements * #state.kinds_of(self, index)
+    all.bytes_if_32 = all.bytes_if_32 + whole
     if p.bits ~= 32 then
       all["elements_" .. p.bits] = all["elements_" .. p.bits] + p.elements
     elseif p.why then

@@ -1,16 +1,18 @@
---- An optimizer's state as tensors and numbers: what a checkpoint keeps, and how state of one format
--- becomes state of another.
+--- An optimizer's state as tensors and numbers: what a checkpoint keeps, and how an optimizer goes
+-- on from it, where need be in another format.
 --
 -- `tensors`, the live ones, by name: "PARAMETER.m" and the like for each state of the rule, f32 or
 -- codes; ".m.absmax", the scales of codes; ".correction", a bf16 parameter's further bits; ".row",
--- ".column", adafactor's factors. `numbers`: `rule`; by parameter `steps` and `layout`, which is
--- {bits, format's options}; `maps`, the values of every map in use.
+-- ".column", adafactor's factors. `numbers`: `rule`; by parameter `steps` and `layout`
+-- (octet.optim.layout); `maps`, the values of every map in use; `groups`: of each, the names of its
+-- `parameters` and the `options` that may change between steps.
 -- @module octet.optim.state
 local ffi = require "ffi"
 local binding = require "octet.binding"
-local format_of = require "octet.optim.format"
-local map = require "octet.optim.map"
-local rules = require "octet.optim.rules"
+local convert = require "octet.optim.convert"
+local layout_of = require "octet.optim.layout"
+local options_of = require "octet.optim.options"
+local scope = require "octet.scope"
 local tensor = require "octet.tensor"
 
 local C, check = binding.C, binding.check
@@ -19,11 +21,14 @@ local M = {}
 
 local tensor_out = ffi.new "oct_tensor *[1]"
 local count_out = ffi.new "int64_t[1]"
+local sound_out = ffi.new "int[1]"
 
 local EXTRAS = {
   {"correction", C.OCT_STATE_CORRECTION}, {"row", C.OCT_STATE_ROW},
   {"column", C.OCT_STATE_COLUMN},
 }
+
+-- ---- reading -----------------------------------------------------------------------------------
 
 local function tensor_at(self, index, which)
   check(C.oct_optim_state(tensor_out, self.handle, index - 1, which), 3)
@@ -42,7 +47,11 @@ end
 function M.kinds_of(self, index)
   local kinds = {}
   for _, kind in ipairs(self.parameters[index].rule.states) do
-    if tensor_at(self, index, C.OCT_STATE_VALUES + kind.place) then kinds[#kinds + 1] = kind end
+    check(C.oct_optim_state(tensor_out, self.handle, index - 1, C.OCT_STATE_VALUES + kind.place), 3)
+    if tensor_out[0] ~= nil then
+      kinds[#kinds + 1] = kind
+      C.oct_tensor_free(tensor_out[0])
+    end
   end
   return kinds
 end
@@ -61,38 +70,14 @@ function M.tensors_of(self, index)
   return tensors
 end
 
--- ---- maps in a state ---------------------------------------------------------------------------
-
-local function same_values(a, b)
-  for code = 1, math.max(#a, #b) do
-    if a[code] ~= b[code] then return false end
+local function groups_of(self)
+  local groups = {}
+  for i, group in ipairs(self.groups) do
+    local names = {}
+    for k, p in ipairs(group.parameters) do names[k] = p.name end
+    groups[i] = {parameters = names, options = options_of.changeable(group, self.rule)}
   end
-  return true
-end
-
--- Put a map's values among those of a state; the name that they have there. Several maps of the
--- user's own may go by one name.
-local function add_map(maps, own, bits, sign)
-  local values, name, count = own:values(), ("%s.%d.%s"):format(own.name, bits, sign), 1
-  local key = name
-  while maps[key] and not same_values(maps[key], values) do
-    count = count + 1
-    key = ("%s.%d"):format(name, count)
-  end
-  maps[key] = values
-  return key
-end
-
-local function layout_of(p, maps)
-  if p.bits == 32 then return {bits = 32, correction_bits = p.correction_bits} end
-  local layout = {
-    bits = p.bits, block_size = p.format.block_size, sqrt_v = p.format.sqrt_v,
-    scale = p.format.scale, correction_bits = p.correction_bits,
-  }
-  for _, sign in ipairs {"signed", "unsigned"} do
-    layout[sign] = add_map(maps, format_of.map_of(p.format, p.bits, sign), p.bits, sign)
-  end
-  return layout
+  return groups
 end
 
 --- All that an optimizer remembers.
@@ -103,17 +88,13 @@ function M.read(self)
   for index, p in ipairs(self.parameters) do
     for name, t in pairs(M.tensors_of(self, index)) do tensors[p.name .. "." .. name] = t end
     steps[p.name] = steps_of(self, index)
-    layout[p.name] = layout_of(p, maps)
+    layout[p.name] = layout_of.of(p, maps)
   end
-  return {tensors = tensors,
-    numbers = {rule = self.rule.name, steps = steps, layout = layout, maps = maps}}
+  return {tensors = tensors, numbers = {rule = self.rule.name, steps = steps, layout = layout,
+    maps = maps, groups = groups_of(self)}}
 end
 
 -- ---- checks ------------------------------------------------------------------------------------
-
-local function is_whole(x, low, high)
-  return type(x) == "number" and x == math.floor(x) and x >= low and x <= high
-end
 
 local function check_names(who, own, other, what)
   for name in pairs(own) do
@@ -129,157 +110,111 @@ local function check_names(who, own, other, what)
   end
 end
 
-local function check_layout(who, name, layout, maps)
-  local function fail(what, value, expected)
-    error(("%s: %s of the layout of parameter %s is %s, expected %s"):format(who, what, name,
-      tostring(value), expected), 0)
-  end
-  if type(layout) ~= "table" then
-    error(("%s: the layout of parameter %s is a %s, expected a table"):format(who, name,
-      type(layout)), 0)
-  end
-  local bits = layout.bits
-  if bits ~= 32 and bits ~= 8 and bits ~= 4 then fail("bits", bits, "4, 8 or 32") end
-  if bits == 32 then return end
-  if not is_whole(layout.block_size, 32, 4096) or math.frexp(layout.block_size) ~= 0.5 then
-    fail("block_size", layout.block_size, "a power of two from 32 to 4096")
-  end
-  if type(layout.sqrt_v) ~= "boolean" then fail("sqrt_v", layout.sqrt_v, "true or false") end
-  if layout.scale ~= "block" and layout.scale ~= "tensor" then
-    fail("scale", layout.scale, '"block" or "tensor"')
-  end
-  for _, sign in ipairs {"signed", "unsigned"} do
-    local values = type(layout[sign]) == "string" and maps[layout[sign]]
-    if type(values) ~= "table" or #values ~= (bits == 4 and 16 or 256) then
-      fail(sign, layout[sign], "the name of one of the state's maps")
-    end
-  end
-end
-
-local function check_numbers(who, own, numbers)
-  if type(numbers) ~= "table" or type(numbers.steps) ~= "table"
-    or type(numbers.layout) ~= "table" or type(numbers.maps or {}) ~= "table" then
-    error(who .. ": the state has no numbers, or lacks steps and layout", 0)
-  end
-  local rule = rules.all[numbers.rule]
-  local expected = rules.all[own.rule]
-  -- Rules of the same state, such as adam and adamw, do not go on from each other by mistake.
-  if not rule or rule ~= expected then
-    error(("%s: the state is that of rule %s, expected %s"):format(who, tostring(numbers.rule),
-      own.rule), 0)
-  end
-  check_names(who, own.layout, numbers.layout, "layout")
-  check_names(who, own.steps, numbers.steps, "steps")
-  for name, layout in pairs(numbers.layout) do check_layout(who, name, layout, numbers.maps or {}) end
-  for name, count in pairs(numbers.steps) do
-    if not is_whole(count, 0, 2 ^ 53) then
+local function check_steps(who, steps)
+  for name, count in pairs(steps) do
+    if type(count) ~= "number" or count ~= math.floor(count) or count < 0 or count > 2 ^ 53 then
       error(("%s: steps of parameter %s is %s, expected a whole number, 0 or more")
         :format(who, name, tostring(count)), 0)
     end
   end
 end
 
-local function shape_text(t) return ("%s [%s]"):format(t:dtype(), table.concat(t:shape(), " x ")) end
-
-local function same_maps(a, b, maps_a, maps_b)
-  return same_values(maps_a[a.signed], maps_b[b.signed])
-    and same_values(maps_a[a.unsigned], maps_b[b.unsigned])
-end
-
-local function same_storage(a, b, maps_a, maps_b)
-  if a.bits ~= b.bits or (a.correction_bits or 0) ~= (b.correction_bits or 0) then return false end
-  if a.bits == 32 then return true end
-  return a.block_size == b.block_size and a.sqrt_v == b.sqrt_v and a.scale == b.scale
-    and same_maps(a, b, maps_a, maps_b)
-end
-
---- A layout in words.
--- @tparam table layout
--- @treturn string "8 bits, dynamic, sqrt_v, blocks of 256"
-function M.layout_text(layout)
-  if layout.bits == 32 then return "32 bits" end
-  local signed, unsigned = layout.signed:match "^[^.]*", layout.unsigned:match "^[^.]*"
-  return ("%d bits, %s%s, %s"):format(layout.bits,
-    signed == unsigned and signed or signed .. " and " .. unsigned,
-    layout.sqrt_v and ", sqrt_v" or "",
-    layout.scale == "tensor" and "one scale" or "blocks of " .. layout.block_size)
-end
-
--- ---- from one format to another ----------------------------------------------------------------
-
-local function largest_block(size)
-  local block = 32
-  while block < size do block = 2 * block end
-  return block
-end
-
--- A state in f32, as numbers of its own kind: squares, not their roots.
-local function restored(p, kind, layout, maps, values, absmax)
-  if layout.bits == 32 then return values end
-  local sign = kind.kind == "signed" and "signed" or "unsigned"
-  local block = layout.scale == "tensor" and largest_block(p.elements) or layout.block_size
-  local t = map.new(maps[layout[sign]], sign):dequantize(values, absmax, p.tensor:shape(), block)
-  if kind.kind == "square" and layout.sqrt_v then t = t * t end
-  return t
-end
-
-local function quantized(p, kind, own, t)
-  if kind.kind == "square" and p.format.sqrt_v then t = t:sqrt() end
-  local sign = kind.kind == "signed" and "signed" or "unsigned"
-  local block = p.format.scale == "tensor" and largest_block(p.elements) or p.format.block_size
-  local codes, absmax = format_of.map_of(p.format, p.bits, sign):quantize(t, block)
-  own[kind.name]:copy_(codes)
-  own[kind.name .. ".absmax"]:copy_(absmax)
-end
-
-local function convert_parameter(self, index, layout, maps, tensors)
-  local p, own = self.parameters[index], M.tensors_of(self, index)
-  for _, kind in ipairs(M.kinds_of(self, index)) do
-    local name = p.name .. "." .. kind.name
-    local t = restored(p, kind, layout, maps, tensors[name], tensors[name .. ".absmax"])
-    if p.bits == 32 then own[kind.name]:copy_(t) else quantized(p, kind, own, t) end
+local function check_numbers(who, self, own, numbers)
+  if type(numbers) ~= "table" then error(who .. ": the state has no numbers", 0) end
+  for _, part in ipairs {"steps", "layout", "maps"} do
+    if type(numbers[part]) ~= "table" then
+      error(("%s: %s of the state's numbers is a %s, expected a table"):format(who, part,
+        type(numbers[part])), 0)
+    end
   end
-  for _, extra in ipairs {"row", "column"} do
-    if own[extra] then own[extra]:copy_(tensors[p.name .. "." .. extra]) end
+  -- Rules of the same state, such as adam and adamw, do not go on from each other by mistake.
+  if numbers.rule ~= self.rule.name then
+    error(("%s: the state is that of rule %s, expected %s"):format(who, tostring(numbers.rule),
+      self.rule.name), 0)
   end
-  local correction = tensors[p.name .. ".correction"]
-  if own.correction and correction and correction:size() == own.correction:size() then
-    own.correction:copy_(correction)
-  end
+  check_names(who, own.layout, numbers.layout, "layout")
+  check_names(who, own.steps, numbers.steps, "steps")
+  for name, layout in pairs(numbers.layout) do layout_of.check(who, name, layout, numbers.maps) end
+  check_steps(who, numbers.steps)
 end
 
---- What a layout's tensors are: name behind the parameter's -> {dtype, shape}.
+local function same_list(a, b)
+  if type(b) ~= "table" or #a ~= #b then return false end
+  for i, x in ipairs(a) do
+    if x ~= b[i] then return false end
+  end
+  return true
+end
+
+-- The groups' options, checked; nil where they are not wanted, or the state has none.
+local function options_in(who, self, numbers, options)
+  if options.options == false or numbers.groups == nil then return nil end
+  local own, list, hint = groups_of(self), {}, "; with options = false its own options stay"
+  if type(numbers.groups) ~= "table" or #numbers.groups ~= #own then
+    error(("%s: the state is of %s groups, expected %d%s"):format(who,
+      type(numbers.groups) == "table" and #numbers.groups or "no", #own, hint), 0)
+  end
+  for i, group in ipairs(own) do
+    local other = numbers.groups[i]
+    if type(other) ~= "table" or not same_list(group.parameters, other.parameters) then
+      error(("%s: group %d of the state has other parameters than this optimizer's%s"):format(who,
+        i, hint), 0)
+    end
+    list[i] = other.options
+    options_of.check_changeable(("%s: group %d of the state"):format(who, i), other.options,
+      self.groups[i], self.rule)
+  end
+  return list
+end
+
+--- Tensors of a layout, by name behind the parameter's: {dtype, shape, and whether they may be
+-- negative where they are numbers}.
 local function expected_tensors(self, index, layout)
   local p, expected = self.parameters[index], {}
   local shape, size = p.tensor:shape(), p.elements
   for _, kind in ipairs(M.kinds_of(self, index)) do
     if layout.bits == 32 then
-      expected[kind.name] = {"f32", shape}
+      expected[kind.name] = {"f32", shape, kind.kind == "signed"}
     else
       expected[kind.name] = {"u8", layout.bits == 4 and {math.ceil(size / 2)} or shape}
       expected[kind.name .. ".absmax"] = {"f32",
-        {layout.scale == "tensor" and 1 or math.ceil(size / layout.block_size)}}
+        {math.ceil(size / layout_of.block(layout, size))}, false}
     end
   end
   for name, t in pairs(M.tensors_of(self, index)) do
-    if name == "row" or name == "column" then expected[name] = {"f32", t:shape()} end
+    if name == "row" or name == "column" then expected[name] = {"f32", t:shape(), false} end
   end
-  local bits = layout.correction_bits or 0
-  if bits > 0 then expected.correction = {"u8", {size * bits / 8}} end
+  if layout.correction_bits then
+    expected.correction = {"u8", {size * layout.correction_bits / 8}}
+  end
   return expected
 end
 
+local function check_sound(who, name, t, negative_too)
+  check(C.oct_optim_is_sound(sound_out, t, negative_too and 1 or 0), 3)
+  if sound_out[0] == 1 then return end
+  error(("%s: state %s holds a number that no step leaves (NaN, infinite, too large%s)"):format(who,
+    name, negative_too and "" or ", or negative"), 0)
+end
+
+local function check_tensor(who, name, t, expected)
+  local dtype, shape, negative_too = expected[1], expected[2], expected[3]
+  if not tensor.is_tensor(t) then error(("%s: tensor %s is missing"):format(who, name), 0) end
+  if t:dtype() ~= dtype or not same_list(shape, t:shape()) then
+    error(("%s: tensor %s is %s [%s], expected %s [%s]"):format(who, name, t:dtype(),
+      table.concat(t:shape(), " x "), dtype, table.concat(shape, " x ")), 0)
+  end
+  if dtype == "f32" then check_sound(who, name, t, negative_too) end
+end
+
 local function check_tensors(who, self, layouts, tensors)
+  if type(tensors) ~= "table" then error(who .. ": the state has no tensors", 0) end
   local known = {}
   for index, p in ipairs(self.parameters) do
-    for name, e in pairs(expected_tensors(self, index, layouts[p.name])) do
+    for name, expected in pairs(expected_tensors(self, index, layouts[p.name])) do
       local full = p.name .. "." .. name
-      local t, wanted = tensors[full], ("%s [%s]"):format(e[1], table.concat(e[2], " x "))
       known[full] = true
-      if not tensor.is_tensor(t) then error(("%s: tensor %s is missing"):format(who, full), 0) end
-      if shape_text(t) ~= wanted then
-        error(("%s: tensor %s is %s, expected %s"):format(who, full, shape_text(t), wanted), 0)
-      end
+      check_tensor(who, full, tensors[full], expected)
     end
   end
   for name in pairs(tensors) do
@@ -290,49 +225,87 @@ local function check_tensors(who, self, layouts, tensors)
   end
 end
 
--- Which parameters' state is to be converted; an error where that was not asked for.
-local function find_changes(who, self, own, numbers, convert)
-  local changes = {}
-  for _, p in ipairs(self.parameters) do
-    local mine, other = own.layout[p.name], numbers.layout[p.name]
-    if not same_storage(mine, other, own.maps, numbers.maps or {}) then
-      if mine.bits ~= 32 and other.bits ~= 32 and not convert then
-        error(("%s: the state of parameter %s is of %s, expected %s; with convert = true it is "
-          .. "converted"):format(who, p.name, M.layout_text(other), M.layout_text(mine)), 0)
-      end
-      changes[p.name] = true
-    end
+-- ---- taking a state ----------------------------------------------------------------------------
+
+-- 32 bits hold what any state means, and to have fewer is what an optimizer of fewer was asked for;
+-- from one narrow format to another, or to fewer correction bits, it is to be said.
+local function check_change(who, p, mine, other, options)
+  local narrow = mine.bits ~= 32 and other.bits ~= 32
+  local corrections = mine.correction_bits ~= other.correction_bits
+  if (narrow or corrections) and not options.convert then
+    error(("%s: the state of parameter %s is of %s, expected %s; with convert = true it is "
+      .. "converted"):format(who, p.name, layout_of.text(other), layout_of.text(mine)), 0)
   end
-  return changes
 end
 
---- Put a state into an optimizer.
--- @tparam Optimizer self
--- @tparam table state
--- @tparam table options convert
-function M.load(self, state, options)
-  local who = ("optim.%s: load"):format(self.name)
-  local own = M.read(self)
-  check_numbers(who, own.numbers, state.numbers)
-  local changes = find_changes(who, self, own.numbers, state.numbers, options.convert)
-  if state.tensors then
-    check_tensors(who, self, state.numbers.layout, state.tensors)
-    for index, p in ipairs(self.parameters) do
-      if changes[p.name] then
-        convert_parameter(self, index, state.numbers.layout[p.name], state.numbers.maps or {},
-          state.tensors)
+-- What a parameter's tensors are to hold: as given, or converted.
+local function converted(self, index, mine, other, maps, tensors)
+  local p, own, result = self.parameters[index], M.tensors_of(self, index), {}
+  local function given(name) return tensors[p.name .. "." .. name] end
+  for _, kind in ipairs(M.kinds_of(self, index)) do
+    local scale = kind.name .. ".absmax"
+    if other.same then
+      result[kind.name], result[scale] = given(kind.name), given(scale)
+    else
+      local t = convert.restore(kind, other, maps, p.tensor:shape(), given(kind.name), given(scale))
+      if mine.bits == 32 then
+        result[kind.name] = t
       else
-        for name, mine in pairs(M.tensors_of(self, index)) do
-          mine:copy_(state.tensors[p.name .. "." .. name])
-        end
+        result[kind.name], result[scale] = convert.quantize(p, kind, t)
       end
     end
-  elseif next(changes) then
-    error(("%s: the state of parameter %s is of another format, and its tensors are not given")
-      :format(who, next(changes)), 0)
   end
-  check(C.oct_optim_check(self.handle), 3)
-  for index, p in ipairs(self.parameters) do steps_of(self, index, state.numbers.steps[p.name]) end
+  result.row, result.column = given "row", given "column"
+  if own.correction then
+    result.correction = convert.correction(given "correction", other.correction_bits,
+      own.correction, mine.correction_bits)
+  end
+  return result
 end
+
+-- Every write that a state asks for; nothing has been written yet.
+local function writes_of(who, self, own, state, options)
+  local numbers, writes = state.numbers, {}
+  for index, p in ipairs(self.parameters) do
+    local mine, other = own.layout[p.name], numbers.layout[p.name]
+    local same = layout_of.same(mine, other, own.maps, numbers.maps)
+    if not same then check_change(who, p, mine, other, options) end
+    writes[index] = {same = same, mine = mine, other = other}
+  end
+  check_tensors(who, self, numbers.layout, state.tensors)
+  for index, p in ipairs(self.parameters) do
+    local w = writes[index]
+    local layout = setmetatable({same = w.same}, {__index = w.other})
+    w.from = converted(self, index, w.mine, layout, numbers.maps, state.tensors)
+    if not w.same then
+      -- Squares of roots may be beyond what a float holds.
+      for name, expected in pairs(expected_tensors(self, index, w.mine)) do
+        check_tensor(who, p.name .. "." .. name, w.from[name], expected)
+      end
+    end
+  end
+  return writes
+end
+
+local function load(self, state, options)
+  local who = ("optim.%s: %s"):format(self.name, options.who or "load")
+  if type(state) ~= "table" then error(who .. ": the state is no table", 0) end
+  local own = M.read(self).numbers
+  check_numbers(who, self, own, state.numbers)
+  local groups = options_in(who, self, state.numbers, options)
+  local writes = writes_of(who, self, own, state, options)
+  -- From here on nothing can fail.
+  for index, p in ipairs(self.parameters) do
+    for name, mine in pairs(M.tensors_of(self, index)) do mine:copy_(writes[index].from[name]) end
+    steps_of(self, index, state.numbers.steps[p.name])
+  end
+  for i, values in ipairs(groups or {}) do options_of.change(self.groups[i], values) end
+end
+
+--- Put a state into an optimizer: all of it, or where anything is wrong with it nothing.
+-- @tparam Optimizer self
+-- @tparam table state
+-- @tparam table options convert, options; `who`: what is being done, for errors
+function M.load(self, state, options) scope.scope(load, self, state, options) end
 
 return M

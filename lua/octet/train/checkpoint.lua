@@ -6,10 +6,11 @@
 local json = require "octet.json"
 local machine = require "octet.machine"
 local safetensors = require "octet.safetensors"
+local state_file = require "octet.optim.state_file"
 
 local M = {}
 
-local FORMAT = "octet-checkpoint-1"
+local FORMAT, numbers = state_file.CHECKPOINT, state_file.numbers
 
 --- Save a checkpoint.
 -- @tparam string path
@@ -21,12 +22,10 @@ local FORMAT = "octet-checkpoint-1"
 function M.save(path, model, optimizer, position, parts)
   local tensors = {}
   for name, tensor in pairs(model:state()) do tensors["model." .. name] = tensor end
-  local state = optimizer:state()
-  for name, tensor in pairs(state.tensors) do tensors["optimizer." .. name] = tensor end
   local metadata = {
-    octet = FORMAT, position = json.encode(position),
-    random = json.encode(machine.random_state()), optimizer = json.encode(state.numbers),
+    octet = FORMAT, position = json.encode(position), random = json.encode(machine.random_state()),
   }
+  state_file.add(optimizer, "optimizer.", tensors, metadata)
   for name, part in pairs(parts or {}) do
     local own = part:state()
     for key, tensor in pairs(own.tensors or {}) do tensors[name .. "." .. key] = tensor end
@@ -61,16 +60,6 @@ local function open(path)
   return file
 end
 
-local function numbers(file, key)
-  local text = file:metadata()[key]
-  if not text then error(("%s: metadata %s is missing"):format(file.path, key), 3) end
-  local value = json.decode(text, file.path .. ": " .. key)
-  if type(value) ~= "table" then
-    error(("%s: metadata %s is a %s, expected an object"):format(file.path, key, type(value)), 3)
-  end
-  return value
-end
-
 --- Go on with the parts, which must be those that the checkpoint was written with.
 local function restore_parts(file, parts)
   for key in pairs(file:metadata()) do
@@ -89,15 +78,16 @@ end
 --- Put model, optimizer and random numbers where the checkpoint has them.
 -- @tparam string path
 -- @tparam table model
--- @tparam table optimizer made with the same options
+-- @tparam table optimizer made with the same options, or with state of 32 bits where it was fewer,
+-- or fewer where it was 32: that is converted
 -- @tparam[opt] table parts as save() was given them, made with the same options
 -- @treturn table the position
 function M.load(path, model, optimizer, parts)
   local file = open(path)
   local position, random = numbers(file, "position"), numbers(file, "random")
+  machine.check_random_state(random)
   restore(file, "model.", model:state())
-  restore(file, "optimizer.", optimizer:state().tensors)
-  optimizer:load {numbers = numbers(file, "optimizer")}
+  state_file.load(optimizer, file, "optimizer.")
   restore_parts(file, parts or {})
   machine.set_random_state(random)
   file:close()

@@ -1,4 +1,4 @@
-"""Prints spec/optim/peers/trajectories.lua: where PyTorch's optimizers lead in 50 steps, in float32.
+"""Prints spec/optim/peers/trajectories.lua: where PyTorch's optimizers lead in 50 float32 steps.
 
     python spec/optim/peers/trajectories.py > spec/optim/peers/trajectories.lua
 

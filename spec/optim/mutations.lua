@@ -1,0 +1,222 @@
+-- Break the optimizers on purpose, one way after the other, and see that a spec fails each time.
+--
+--     luajit spec/optim/mutations.lua                        all of them: some minutes
+--     luajit spec/optim/mutations.lua "swapped maps"         those whose name has this in it
+--     luajit spec/optim/mutations.lua --list
+--
+-- Each is made in a copy of the tree in a scratch folder, which is built and whose specs under
+-- spec/optim are run: first the one that ought to notice, then all. Exit status 1 where one
+-- survives, 2 where a mutation's text is not found, or does not build. --with COMMAND: run builds
+-- and specs by it.
+--
+-- Where a kernel has a scalar twin the twin is broken alike, so that comparing the two is not
+-- enough.
+
+local OPTIM, REF = "kernels/cpu/optim.c", "kernels/cpu/optim_ref.c"
+local STEP, MAP = "core/optim_step.c", "core/map.c"
+
+-- {name, spec that ought to notice, {file, text that occurs once, what stands in its place}, ...}
+local MUTATIONS = {
+  {"a wrong bias correction", "adam",
+    {"kernels/rules/adam.h", "(float)(1 / sqrt(1 - oct_power(beta2, in->step)))",
+      "(float)(1 / sqrt(1 - oct_power(beta2, in->step + 1)))"}},
+  {"no bias correction of m", "adam",
+    {"kernels/rules/adam.h", "(float)(in->lr / (1 - oct_power(beta1, in->step)))",
+      "(float)in->lr"}},
+  {"absmax of the old state", "faithful",
+    {OPTIM, "s->next_absmax[j] : b->most[j]",
+      "s->next_absmax[j] : scale[j] > 0 ? scale[j] : b->most[j]"},
+    {REF, "s->next_absmax[j] : largest(x, count)",
+      "s->next_absmax[j] : state->absmax[at / s->block] > 0 ? state->absmax[at / s->block] "
+      .. ": largest(x, count)"}},
+  {"swapped maps", "faithful",
+    {"core/optim.c", "kind == OCT_STATE_SIGNED ? signed_map",
+      "kind != OCT_STATE_SIGNED ? signed_map"}},
+  {"the 0.36 map in place of the dynamic one", "faithful",
+    {MAP, 'if (strcmp(name, "dynamic") == 0) fill_dynamic(&s, levels, is_signed, 0);',
+      'if (strcmp(name, "dynamic") == 0 && !is_signed && levels == OCT_CODES) fill_bnb_036(&s);\n'
+      .. '    else if (strcmp(name, "dynamic") == 0) fill_dynamic(&s, levels, is_signed, 0);'}},
+  {"nearest in place of stochastic", "state8",
+    {STEP, ".stochastic = m->bits != 32 && (m->flags & OCT_FORMAT_STOCHASTIC)", ".stochastic = 0"}},
+  {"v in place of sqrt(v)", "faithful",
+    {STEP, ".root = m->bits != 32 && (m->flags & OCT_FORMAT_ROOT)", ".root = 0"}},
+  {"one draw for all groups of a block", "rounding",
+    {OPTIM, "s->random_offset + (uint64_t)element / 64 * 4);\n    for",
+      "s->random_offset);\n    if (s->stochastic)\n"
+      .. "        for (int64_t i = GROUP / 4; i < count / 4; i++)\n"
+      .. "            b->words[i] = b->words[i % (GROUP / 4)];\n"
+      .. "    for"},
+    {REF, "random_offset + (uint64_t)element / 64 * 4 + lane / 4", "random_offset + lane / 4"}},
+  {"the same draws at every step", "rounding",
+    {STEP, "slot->random_offset = random_offset + m->random_base",
+      "slot->random_offset = m->random_base"}},
+  {"the same draws for every parameter", "rounding",
+    {STEP, "slot->random_offset = random_offset + m->random_base",
+      "slot->random_offset = random_offset"}},
+  {"draws with a bias", "rounding",
+    {"kernels/cpu/draws.h", "(w & 0x7FFF80u) | 0x3F800040u", "(w & 0x7F0000u) | 0x3F800040u"},
+    {REF, "0x3F800000u | half_word << 7 | 0x40u",
+      "0x3F800000u | (half_word << 7 & 0x7F0000u) | 0x40u"}},
+  {"draws that depend on the thread", "",
+    {OPTIM, "typedef void (*block_loop)",
+      "int omp_get_thread_num(void);\ntypedef void (*block_loop)"},
+    {OPTIM, "prepare_keys(&b.keys, s->seed);",
+      "prepare_keys(&b.keys, s->seed + (uint64_t)omp_get_thread_num());"}},
+  {"weight decay coupled in place of decoupled", "hyper",
+    {STEP, "g->decay == OCT_DECAY_COUPLED ?", "g->decay != OCT_DECAY_OWN ?"},
+    {STEP, "g->decay == OCT_DECAY_DECOUPLED ? (float)(1 - g->lr * g->weight_decay) : 1", "1"}},
+  {"the state of left-out elements changed", "left_out",
+    {OPTIM, "vf_store(b->values[j] + e, vf_select(bad, old[j][v], state[j]));",
+      "vf_store(b->values[j] + e, vf_select(bad, vf_all(0), state[j]));"},
+    {REF, "OCT_STATE_LIMIT)) return 0;",
+      "OCT_STATE_LIMIT)) {\n"
+      .. "        for (int j = 0; slot->bits != 32 && j < OCT_STATES; j++) state[j] = 0;\n"
+      .. "        return 0;\n    }"}},
+  {"left-out elements not counted", "left_out",
+    {OPTIM, "b->left_out += vm_count(bad);", ""}, {REF, "            left_out++;\n", ""}},
+  {"an infinite gradient clipped to a finite one", "left_out",
+    {OPTIM, "g = vf_select(finite, clipped, g);", "g = clipped;"},
+    {REF, "n->grad_limit < INFINITY && fabsf(g) < INFINITY", "n->grad_limit < INFINITY"}},
+  {"the tail of 32-bit state skipped", "adam",
+    {OPTIM, "if (n == 0) return left_out;", "if (n >= 0) return left_out;"}},
+  {"the tail of 8-bit state skipped", "state8",
+    {OPTIM, "whole = (before + count + GROUP - 1) / GROUP * GROUP;",
+      "whole = (before + count) / GROUP * GROUP;"}},
+  {"v may become 0 under a living m", "state8",
+    {OPTIM, "encode_lines_chance(codes, x, count, inverse, words, map, 0, bytes);",
+      "encode_lines_nearest(codes, x, count, inverse, map, 0);"},
+    {REF, "if (!map->is_signed) return (uint8_t)entry;",
+      "if (!map->is_signed) return code_nearest(x / map->chance.scale, map);"}},
+  {"centered RMSprop without its mean", "faithful",
+    {"kernels/rules/rmsprop.h", "in->options[3] != 0 ? in->options[0] : 1", "1"},
+    {"kernels/rules/rmsprop.h", "vf away = g - s[1]; ", "vf away = g;"}},
+  {"muon moves elements without a finite gradient", "left_out",
+    {"core/muon.c", "room[places[i]] = INFINITY", "room[places[i]] = 1"}},
+  {"errors of all steps together", "report",
+    {STEP, "if (o->errors) memset(o->errors, 0,", "if (0) memset(o->errors, 0,"}},
+  {"saturated codes of one side alone", "report",
+    {"core/optim_state.c", "counts[map->levels - 1] + (map->is_signed ? counts[0] : 0)",
+      "counts[map->levels - 1]"}},
+  {"a block's scale beyond the block", "faithful",
+    {OPTIM, "block = s->whole ? 0 : at / s->block;", "block = s->whole ? 0 : from / s->block;"},
+    {REF, "s->whole ? 0 : at / s->block]", "s->whole ? 0 : at / OCT_OPTIM_PIECE]"},
+    {REF, "state->absmax[at / s->block] = inverse",
+      "state->absmax[at / OCT_OPTIM_PIECE] = inverse"}},
+  {"options of a group forgotten", "options",
+    {"lua/octet/optim/options.lua", "group[name] = own[name]\n", "group[name] = nil\n"}},
+  {"state restored without squaring its roots", "report",
+    {"lua/octet/optim/state.lua",
+      'if kind.kind == "square" and layout.sqrt_v then t = t * t end', ""}},
+}
+
+local function read(path)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read "*a"
+  f:close()
+  return text
+end
+
+local function write(path, text)
+  local f = assert(io.open(path, "wb"))
+  f:write(text)
+  assert(f:close())
+end
+
+local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local function run(command) return os.execute(command) == 0 end
+
+local function fail(text)
+  io.stderr:write("mutations: ", text, "\n")
+  os.exit(2)
+end
+
+-- The text with the mutation's edits; an error where one's text does not occur exactly once.
+local function mutated(text, from, to, name, file)
+  local first, last = text:find(from, 1, true)
+  if not first then fail(("%s: %s has no text \"%s\""):format(name, file, from)) end
+  if text:find(from, last + 1, true) then
+    fail(("%s: %s has the text \"%s\" more than once"):format(name, file, from))
+  end
+  return text:sub(1, first - 1) .. to .. text:sub(last + 1)
+end
+
+-- The files of a mutation under a folder, by path: as they are, and as they are to be.
+local function files_of(m, folder)
+  local originals, texts = {}, {}
+  for i = 3, #m do
+    local path = folder .. "/" .. m[i][1]
+    originals[path] = originals[path] or read(path)
+    texts[path] = mutated(texts[path] or originals[path], m[i][2], m[i][3], m[1], m[i][1])
+  end
+  return originals, texts
+end
+
+local wanted, prefix = {}, ""
+for i = 1, #arg do
+  if arg[i] == "--list" then
+    for _, m in ipairs(MUTATIONS) do print(m[1]) end
+    os.exit(0)
+  elseif arg[i - 1] == "--with" then
+    prefix = arg[i] .. " "
+  elseif arg[i] ~= "--with" then
+    wanted[#wanted + 1] = arg[i]
+  end
+end
+
+local function is_wanted(name)
+  for _, part in ipairs(wanted) do
+    if name:find(part, 1, true) then return true end
+  end
+  return #wanted == 0
+end
+
+local root = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../.."
+for _, m in ipairs(MUTATIONS) do files_of(m, root) end
+
+local pipe = assert(io.popen "mktemp -d")
+local scratch = pipe:read "*l"
+pipe:close()
+
+local function in_scratch(command, log)
+  return run(("cd %s && %s%s > %s 2>&1"):format(quoted(scratch), prefix, command, log))
+end
+
+local function build() return in_scratch("cmake --build build", "build.log") end
+local function specs(path)
+  return in_scratch("busted --no-keep-going " .. path, "specs.log")
+end
+
+-- The first spec that failed.
+local function what_failed()
+  return read(scratch .. "/specs.log"):match "\n%a+ %-> (%S+)" or "a crash"
+end
+
+io.stdout:setvbuf "line"
+if not run(("tar -C %s --exclude=./.git --exclude='./build*' --exclude=./runs -cf - . "
+    .. "| tar -C %s -xf -"):format(quoted(root), quoted(scratch)))
+  or not in_scratch("cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release "
+    .. "-DCMAKE_C_FLAGS_RELEASE=-O1", "configure.log") or not build() then
+  fail("the tree does not build; see " .. scratch)
+end
+if not specs "spec/optim" then
+  fail(("%s fails without any mutation; see %s"):format(what_failed(), scratch))
+end
+
+local survived, count = 0, 0
+for _, m in ipairs(MUTATIONS) do
+  if is_wanted(m[1]) then
+    local originals, texts = files_of(m, scratch)
+    for path, text in pairs(texts) do write(path, text) end
+    if not build() then fail(("%s: does not build; see %s"):format(m[1], scratch)) end
+    local first = "spec/optim/" .. m[2] .. "_spec.lua"
+    local f = io.open(scratch .. "/" .. first)
+    if f then f:close() end
+    local killed = f and not specs(first) or not specs "spec/optim"
+    count, survived = count + 1, survived + (killed and 0 or 1)
+    print(("%-50s %s"):format(m[1], killed and "killed by " .. what_failed() or "SURVIVED"))
+    for path, text in pairs(originals) do write(path, text) end
+  end
+end
+print(("%d mutations, %d survived"):format(count, survived))
+run("rm -rf " .. quoted(scratch))
+os.exit(survived == 0 and 0 or 1)
