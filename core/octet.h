@@ -79,7 +79,7 @@ int oct_seed_now(int64_t *seed);
 /* Where a stream stands, in blocks of four 32-bit numbers; saved and set for a resumed run. */
 int oct_random_offset(int64_t *offset, int stream);
 int oct_set_random_offset(int stream, int64_t offset);
-/* The order of n rows in an epoch: a permutation of 0 .. n-1 that depends on seed and epoch alone. */
+/* The order of n rows in an epoch: a permutation of 0 .. n-1, of seed and epoch alone. */
 int oct_permutation(int32_t *order, int64_t n, int64_t seed, int64_t epoch);
 
 /* ---- tensors --------------------------------------------------------------------------------- */
@@ -92,7 +92,8 @@ enum { OCT_MAX_DIMS = 6 };
 int oct_tensor_new(oct_tensor **out, int dtype, int ndim, const int64_t *shape, int purpose);
 /* Give a handle back. NULL is fine. Never fails; the value is there for the convention's sake. */
 int oct_tensor_free(oct_tensor *tensor);
-/* shape has room for OCT_MAX_DIMS; size: elements; flags: 1 requires grad, 2 parameter, 4 released. */
+/* shape has room for OCT_MAX_DIMS; size: elements; flags: 1 requires grad, 2 parameter, 4
+ * released. */
 int oct_tensor_info(int *dtype, int *ndim, int64_t *shape, int64_t *size, int *flags,
                     oct_tensor *tensor);
 /* The first element; valid while the tensor is alive. Counts as a write, since it may be one. */
@@ -151,8 +152,8 @@ int oct_set_precision(int dtype);
 int oct_precision(int *dtype);
 
 /* ORDER UNARY, ORDER BINARY, ORDER REDUCTION: as in kernels/kernels.h. */
-enum { OCT_OP_NEG, OCT_OP_EXP, OCT_OP_LOG, OCT_OP_SQRT, OCT_OP_ABS, OCT_OP_SQUARE, OCT_OP_RECIPROCAL,
-       OCT_OP_TANH, OCT_OP_SIGMOID, OCT_OP_RELU, OCT_OP_GELU, OCT_OP_SILU };
+enum { OCT_OP_NEG, OCT_OP_EXP, OCT_OP_LOG, OCT_OP_SQRT, OCT_OP_ABS, OCT_OP_SQUARE,
+       OCT_OP_RECIPROCAL, OCT_OP_TANH, OCT_OP_SIGMOID, OCT_OP_RELU, OCT_OP_GELU, OCT_OP_SILU };
 enum { OCT_OP_ADD, OCT_OP_SUB, OCT_OP_MUL, OCT_OP_DIV };
 enum { OCT_OP_SUM, OCT_OP_MEAN, OCT_OP_MAX };
 /* y = f(x); GELU is x Phi(x), by the error function. */
@@ -170,7 +171,8 @@ int oct_matmul(oct_tensor **out, oct_tensor *a, oct_tensor *b, int transpose_a, 
 /* y[... x out] = f(x[... x in] w[out x in]' + bias[out]); bias may be NULL; activation: an
  * OCT_OP of the unary ones, -1 for none. */
 int oct_linear(oct_tensor **out, oct_tensor *x, oct_tensor *w, oct_tensor *bias, int activation);
-/* y = (x - mean) / sqrt(variance + epsilon) * gain + shift over the last dimension (Ba et al. 2016). */
+/* y = (x - mean) / sqrt(variance + epsilon) * gain + shift over the last dimension (Ba et al.
+ * 2016). */
 int oct_layer_norm(oct_tensor **out, oct_tensor *x, oct_tensor *gain, oct_tensor *shift,
                    float epsilon);
 /* Over the last dimension. log 1: log-softmax. */
@@ -179,8 +181,8 @@ int oct_softmax(oct_tensor **out, oct_tensor *x, int log);
 int oct_dropout(oct_tensor **out, oct_tensor *x, float p);
 /* y[... x width] = table[rows x width] at ids[...] (i32, 0-based). An id outside is an error. */
 int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids);
-/* Mean over the rows of -log softmax(logits[rows x classes])[label]; labels i32[rows], 0-based; rows
- * labelled `ignore` do not count. */
+/* Mean over the rows of -log softmax(logits[rows x classes])[label]; labels i32[rows], 0-based;
+ * rows labelled `ignore` do not count. */
 int oct_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *labels, int32_t ignore);
 /* Attention over packed sequences (Vaswani et al. 2017; the scores are never held whole, as in Dao
  * et al. 2022): qkv[tokens x 3 width], width = heads x head size, query, key and value side by
@@ -234,9 +236,13 @@ int oct_file_rename(const char *from, const char *to);
 int oct_file_remove(const char *path);
 /* A folder and all that is in it; links are removed, not followed. */
 int oct_folder_remove(const char *path);
-/* Tests only: let the nth system call on files from now (1 = the next) fail with this errno, or, for
- * error 0, transfer half of what it was asked for; on_and_on: those after it too. nth 0 switches it
- * off. `made`: calls since the last call. */
+/* on 1: a write of this thread past the limit on the size of files (ulimit -f) fails with EFBIG and
+ * sends no signal, whoever writes; on 0: as before. Each 1 wants its 0. The functions above need
+ * no such call. */
+int oct_hold_size_signal(int on);
+/* Tests only: let the nth system call on files from now (1 = the next) fail with this errno, or,
+ * for error 0, transfer half of what it was asked for; on_and_on: those after it too. nth 0
+ * switches it off. `made`: calls since the last call. */
 int oct_fail_file(int64_t *made, int64_t nth, int error, int on_and_on);
 
 /* ---- safetensors ----------------------------------------------------------------------------- */
@@ -253,18 +259,19 @@ int oct_safetensors_info(const char **name, const char **type, int *ndim, int64_
                          int64_t *bytes, oct_safetensors *file, int64_t index);
 int oct_safetensors_metadata(const char **key, const char **value, oct_safetensors *file,
                              int64_t index);
-/* Read one tensor: into a new one of dtype (-1: the file's own), or into one of the same shape. F16,
- * BF16 and F64 are read as f32 where that is asked for, I64 as i32 where every value fits, BOOL as
- * u8. A checksum that the file carries is checked; after a failure the tensor's content is
+/* Read one tensor: into a new one of dtype (-1: the file's own), or into one of the same shape.
+ * F16, BF16 and F64 are read as f32 where that is asked for, I64 as i32 where every value fits,
+ * BOOL as u8. A checksum that the file carries is checked; after a failure the tensor's content is
  * undefined. */
 int oct_safetensors_read(oct_tensor **tensor, oct_safetensors *file, int64_t index, int dtype,
                          int purpose);
 int oct_safetensors_read_into(oct_tensor *tensor, oct_safetensors *file, int64_t index);
-/* Gather tensors (a reference to each is held) and metadata, then save them durably, whole or not at
- * all. checksums 1: a SHA-256 of each tensor and of the header goes into the metadata. */
+/* Gather tensors (a reference to each is held) and metadata, then save them durably, whole or not
+ * at all. checksums 1: a SHA-256 of each tensor and of the header goes into the metadata. */
 typedef struct oct_safetensors_writer oct_safetensors_writer;
 int oct_safetensors_writer_new(oct_safetensors_writer **writer);
-int oct_safetensors_writer_add(oct_safetensors_writer *writer, const char *name, oct_tensor *tensor);
+int oct_safetensors_writer_add(oct_safetensors_writer *writer, const char *name,
+                               oct_tensor *tensor);
 int oct_safetensors_writer_metadata(oct_safetensors_writer *writer, const char *key,
                                     const char *value);
 int oct_safetensors_writer_save(oct_safetensors_writer *writer, const char *path, int checksums);
@@ -323,8 +330,8 @@ enum { OCT_TABLE_TSV, OCT_TABLE_CSV };
 /* UTF8: all else is an error. WINDOWS_1252: a line that is not UTF-8 is read as Windows-1252. */
 enum { OCT_ENCODING_UTF8, OCT_ENCODING_WINDOWS_1252 };
 /* columns: names of the header's, or, where the file has no header (header 0), places from 1 on,
- * parted by TABs; they are columns 0, 1, ... of the result. Errors name file and line: a column that
- * the header lacks, a line with too few columns, not UTF-8, a quote left open, no rows. */
+ * parted by TABs; they are columns 0, 1, ... of the result. Errors name file and line: a column
+ * that the header lacks, a line with too few columns, not UTF-8, a quote left open, no rows. */
 int oct_table_read(oct_table **result, const char *path, int format, int header, int encoding,
                    const char *columns);
 int oct_table_free(oct_table *table);
@@ -350,9 +357,11 @@ typedef struct oct_encoding oct_encoding;
 int oct_encode_table(oct_encoding **result, const oct_wordpiece *wordpiece, const oct_table *table,
                      int64_t a, int64_t b, int64_t max_length);
 /* Rows from memory: text i is bytes ends[i - 1] (0 for the first) to ends[i] - 1 of `texts`; with
- * pairs, texts 2i and 2i + 1 are a and b of row i. count: texts. special 0: without [CLS], [SEP]. */
+ * pairs, texts 2i and 2i + 1 are a and b of row i. count: texts. special 0: without [CLS] and
+ * [SEP]. */
 int oct_encode_texts(oct_encoding **result, const oct_wordpiece *wordpiece, const char *texts,
-                     const int64_t *ends, int64_t count, int pairs, int64_t max_length, int special);
+                     const int64_t *ends, int64_t count, int pairs, int64_t max_length,
+                     int special);
 int oct_encoding_free(oct_encoding *encoding);
 /* rows, tokens in all, tokens of the longest row. */
 int oct_encoding_size(int64_t *rows, int64_t *tokens, int64_t *longest,

@@ -14,12 +14,6 @@
 static const int caught_signals[] = {SIGINT, SIGTERM};
 enum { CAUGHT = sizeof caught_signals / sizeof caught_signals[0] };
 
-/* The handler has a stack of its own. Generated code of oneDNN keeps values below its stack
- * pointer, beyond the 128 bytes that the kernel spares: a handler on the same stack overwrote them
- * in one of ten Ctrl-C's, and the product then wrote where it should not. The kernel hands a signal
- * that is meant for the process to its first thread, so one stack is enough. */
-static char handler_stack[1 << 16];
-static stack_t stack_before;
 static atomic_int seen;
 static struct sigaction before[CAUGHT];
 static int catching;
@@ -36,7 +30,6 @@ static void on_signal(int number)
 static void restore(int count)
 {
     for (int i = 0; i < count; i++) sigaction(caught_signals[i], &before[i], NULL);
-    sigaltstack(&stack_before, NULL);
 }
 
 int oct_catch_signals(int on)
@@ -45,10 +38,7 @@ int oct_catch_signals(int on)
         struct sigaction action;
         memset(&action, 0, sizeof action);
         action.sa_handler = on_signal;
-        action.sa_flags = SA_RESTART | SA_ONSTACK;
-        stack_t own = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
-        if (sigaltstack(&own, &stack_before) != 0)
-            return oct_fail("signals: no stack for their handler: %s", strerror(errno));
+        action.sa_flags = SA_RESTART;
         sigemptyset(&action.sa_mask);
         atomic_store(&seen, 0);
         for (int i = 0; i < CAUGHT; i++) {

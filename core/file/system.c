@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -41,6 +43,49 @@ static int told_to_fail(void)
     return errno ? 1 : 2;
 }
 
+/* ---- a limit on the size of files ------------------------------------------------------------ */
+
+/* A write past the limit fails with EFBIG, and SIGXFSZ comes with it, which would end the process.
+ * It comes to the thread that wrote: so that thread blocks it and takes it out again, where ignoring
+ * it would hold for the whole process and for all that it starts. */
+static _Thread_local int held;                 /* how often */
+static _Thread_local int was_blocked;
+
+static sigset_t size_signal(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGXFSZ);
+    return set;
+}
+
+static void hold(void)
+{
+    if (held++ > 0) return;
+    sigset_t set = size_signal(), before;
+    pthread_sigmask(SIG_BLOCK, &set, &before);
+    was_blocked = sigismember(&before, SIGXFSZ);
+}
+
+static void release(void)
+{
+    if (--held > 0 || was_blocked) return;
+    sigset_t set = size_signal();
+    const struct timespec none = {0, 0};
+    int error = errno;
+    while (sigtimedwait(&set, NULL, &none) < 0 && errno == EINTR) {}
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    errno = error;
+}
+
+int oct_hold_size_signal(int on)
+{
+    if (on) hold();
+    else if (held == 0) return oct_fail("hold_size_signal: it is not held");
+    else release();
+    return 0;
+}
+
 /* ---- calls ----------------------------------------------------------------------------------- */
 
 #define REPEAT(result, call) \
@@ -61,10 +106,12 @@ static size_t half(size_t bytes)
 ssize_t oct_sys_write(int fd, const void *data, size_t bytes)
 {
     ssize_t done;
+    hold();
     do {
         int told = told_to_fail();
         done = told == 1 ? -1 : write(fd, data, told == 2 ? half(bytes) : bytes);
     } while (done < 0 && errno == EINTR);
+    release();
     return done;
 }
 
@@ -114,7 +161,9 @@ void oct_sys_close(int fd)
 int oct_file_error(const char *what, const char *path, int error)
 {
     char text[128];
-    const char *reason = error == ENOSPC ? "disk full" : strerror_r(error, text, sizeof text);
+    const char *reason = error == ENOSPC  ? "disk full"
+                         : error == EFBIG ? "file too large (see ulimit -f)"
+                                          : strerror_r(error, text, sizeof text);
     return oct_fail("%s: %.700s: %s", what, path, reason);
 }
 

@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* As the calls of the same name: -1 and errno on failure, never EINTR. */
+/* As the calls of the same name: -1 and errno on failure, never EINTR; and a write past the limit
+ * on the size of files (ulimit -f) is EFBIG and no signal. */
 int oct_sys_open(const char *path, int flags);
 ssize_t oct_sys_write(int fd, const void *data, size_t bytes);
 ssize_t oct_sys_pread(int fd, void *data, size_t bytes, int64_t offset);

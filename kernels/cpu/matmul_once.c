@@ -5,6 +5,9 @@
  * weight. Measured on 430 x 384 x 1536: 417 GFLOP/s so, 450 with all sizes fixed; and the results
  * do not depend on the number of threads. */
 #include <dnnl.h>
+#include <omp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,6 +100,55 @@ static product *find(const product_key *key)
     return products[bucket] = p;
 }
 
+/* ---- out of reach of signals ----------------------------------------------------------------- */
+
+/* oneDNN's f32 code lets the stack pointer stand at the beginning of its workspace, which lies on
+ * the heap (jit_avx512_common_gemm_f32 for k above 84, and that for AVX2). A signal's frame is put
+ * below the stack pointer: it would overwrite what lies before that workspace, which is another
+ * block of the heap or another thread's part. So no handler, whosever it is, may run on a thread
+ * that is in a product. Faults of the program itself stay with their handlers, which find nothing
+ * worth keeping. */
+static sigset_t all_but_faults(void)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t set;
+    sigfillset(&set);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) sigdelset(&set, faults[i]);
+    return set;
+}
+
+/* Workers take no signal for as long as they live: a thread that is started inherits the mask of
+ * the one that starts it, and those that another kernel started get it here. With two threads there
+ * is one worker, which lives for ever; with more, oneDNN may ask for fewer than there are, which
+ * ends the others, and the next kernel starts new ones. */
+static void deafen_workers(const sigset_t *set)
+{
+    static _Thread_local int the_first_is_deaf;
+    int threads = omp_get_max_threads();
+    if (threads == 1 || (threads == 2 && the_first_is_deaf)) return;
+#pragma omp parallel num_threads(threads)
+    {
+        static _Thread_local int deaf;
+        if (omp_get_thread_num() > 0 && !deaf) {
+            pthread_sigmask(SIG_BLOCK, set, NULL);
+            deaf = 1;
+        }
+    }
+    the_first_is_deaf = 1;
+}
+
+static dnnl_status_t execute(const product *p, int count, const dnnl_exec_arg_t *args)
+{
+    sigset_t set = all_but_faults(), before;
+    pthread_sigmask(SIG_BLOCK, &set, &before);
+    deafen_workers(&set);
+    dnnl_status_t status = dnnl_primitive_execute(p->primitive, p->stream, count, args);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+
 int oct_product(float *y, const void *a, const void *b, const float *bias, int64_t m, int64_t n,
                 int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
 {
@@ -127,7 +179,7 @@ int oct_product(float *y, const void *a, const void *b, const float *bias, int64
         status = dnnl_memory_create(&args[made].memory, &descs[made], engine, data[made]);
         if (status) break;
     }
-    if (!status) status = dnnl_primitive_execute(p->primitive, p->stream, count, args);
+    if (!status) status = execute(p, count, args);
     for (int i = 0; i < made; i++) dnnl_memory_destroy(args[i].memory);
     return status ? failed("run a product", status) : 0;
 }

@@ -289,7 +289,8 @@ function M.one_line(err)
 end
 
 --- Run a recipe: an error becomes `NAME: message` on standard error and exit status 1. What was
--- printed is flushed and checked, so that a full disk behind a pipe is no silence.
+-- printed is flushed and checked, so that a full disk behind a pipe is no silence, and output that
+-- grows past `ulimit -f` is such an error too.
 -- @tparam string name
 -- @tparam function fn may return an exit status
 function M.main(name, fn)
@@ -298,7 +299,10 @@ function M.main(name, fn)
   -- hour of training is not worth that risk.
   jit.off()
   local trace = (os.getenv "OCTET_TRACEBACK" or "") ~= ""
-  local ok, result = xpcall(fn, function(err)
+  local ok, result = xpcall(function()
+    require("octet.file").hold_size_signal(true)
+    return fn()
+  end, function(err)
     return trace and debug.traceback(tostring(err), 2) or err
   end)
   local flushed, reason = io.stdout:flush()

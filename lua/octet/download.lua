@@ -218,7 +218,10 @@ function M.try(url, options)
   for key, value in pairs(options) do o[key] = value end
   local opened, writer = pcall(file.writer, o.path)
   if not opened then return nil, writer end
+  -- The streams are not written by octet.file.
+  file.hold_size_signal(true)
   local ok, headers, why, status = pcall(receive, url, o, writer)
+  file.hold_size_signal(false)
   if ok and headers then
     local committed, message = pcall(writer.commit, writer)
     if committed then return headers end

@@ -83,6 +83,13 @@ function M.text_sha256(text)
   return ffi.string(digest_out)
 end
 
+--- Let a write past the limit on the size of files (`ulimit -f`) be an error, whoever writes,
+-- instead of a signal that ends the process. What this module writes needs no such call.
+-- @tparam boolean on each true wants its false, except in a program that wants it to its end
+function M.hold_size_signal(on)
+  binding.check(C.oct_hold_size_signal(on and 1 or 0), 2)
+end
+
 -- ---- names and folders -------------------------------------------------------------------------
 
 local KINDS = {[C.OCT_FILE] = "file", [C.OCT_FOLDER] = "folder", [C.OCT_OTHER] = "other"}

@@ -362,13 +362,22 @@ for name, op in pairs {
   methods[name] = function(self) return unary(self, op) end
 end
 
---- Sum, mean, largest: over one dimension, or over all where none is given.
-for name, op in pairs {sum = C.OCT_OP_SUM, mean = C.OCT_OP_MEAN, max = C.OCT_OP_MAX} do
-  methods[name] = function(self, dim, keep)
-    call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
-    return take()
-  end
+local function reduce(self, dim, keep, op)
+  call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
+  return take()
 end
+
+--- Sum over one dimension, or over all where none is given.
+-- @tparam[opt] number dim
+-- @tparam[opt] boolean keep the dimension stays, with size 1
+-- @treturn tensor
+function methods:sum(dim, keep) return reduce(self, dim, keep, C.OCT_OP_SUM) end
+
+--- Mean; as @{methods:sum}.
+function methods:mean(dim, keep) return reduce(self, dim, keep, C.OCT_OP_MEAN) end
+
+--- Largest; as @{methods:sum}.
+function methods:max(dim, keep) return reduce(self, dim, keep, C.OCT_OP_MAX) end
 
 --- 0-based place of the largest along the last dimension, as i32.
 -- @treturn tensor
@@ -492,7 +501,7 @@ ffi.metatype("oct_tensor", {
   end,
 })
 
---- What the other parts of the library call the core with.
+-- What the other parts of the library call the core with.
 M.call, M.out, M.take = call, out, take
 
 return M

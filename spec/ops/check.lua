@@ -73,6 +73,27 @@ function M.near(actual, expected, tolerance, what)
   end
 end
 
+--- The places of a shape in the order of memory.
+-- @tparam {number,...} shape
+-- @treturn function iterator over number, index: 1, 2, ..., and the 0-based index along each
+-- dimension, the same table each time
+function M.places(shape)
+  local n, index, i = 1, {}, 0
+  for d = 1, #shape do n, index[d] = n * shape[d], 0 end
+  return function()
+    i = i + 1
+    if i > n then return nil end
+    if i > 1 then
+      for d = #shape, 1, -1 do
+        index[d] = index[d] + 1
+        if index[d] < shape[d] then break end
+        index[d] = 0
+      end
+    end
+    return i, index
+  end
+end
+
 local function bytes(t)
   return ffi.string(t:data(), t:size() * 4)
 end

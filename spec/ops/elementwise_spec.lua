@@ -168,15 +168,9 @@ describe("an op of two tensors", function()
       return at + 1
     end
     return function(a, b)
-      local n, index, y = 1, {}, {}
-      for d = 1, #shape do n, index[d] = n * shape[d], 0 end
-      for i = 1, n do
+      local y = {}
+      for i, index in check.places(shape) do
         y[i] = f(a[place(index, a_shape)], b[place(index, b_shape)])
-        for d = #shape, 1, -1 do
-          index[d] = index[d] + 1
-          if index[d] < shape[d] then break end
-          index[d] = 0
-        end
       end
       return y
     end

@@ -6,17 +6,11 @@ local tensor = octet.tensor
 local function gather(shape, out_shape, place)
   -- place(index of the result) -> index of x; both 0-based lists
   return function(x)
-    local n, index, y = 1, {}, {}
-    for d = 1, #out_shape do n, index[d] = n * out_shape[d], 0 end
-    for i = 1, n do
+    local y = {}
+    for i, index in check.places(out_shape) do
       local from, at = place(index), 0
       for d = 1, #shape do at = at * shape[d] + from[d] end
       y[i] = x[at + 1]
-      for d = #out_shape, 1, -1 do
-        index[d] = index[d] + 1
-        if index[d] < out_shape[d] then break end
-        index[d] = 0
-      end
     end
     return y
   end

@@ -15,7 +15,8 @@ local SMALL = {{1}, {7, 9}, {300}, {3, 1667}}
 local LARGE = {{5}, {70001}, {257, 130}, {1000}}
 
 -- Numbers that span six decades, some exactly 0, in two steps, without and with clipping, some that
--- are not finite, or so large that a second moment overflows or a first one passes 2^126; drawn once.
+-- are not finite, or so large that a second moment overflows or a first one passes 2^126; drawn
+-- once.
 local drawn = {}
 
 local function too_large(y)

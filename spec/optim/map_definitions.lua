@@ -50,6 +50,28 @@ function M.linear(levels, sign)
   return M.both_sides(side, sign)
 end
 
+-- An unsigned map begins a step above 0.
+function M.linear_nonzero(levels, sign)
+  if sign == "signed" then return M.linear(levels, sign) end
+  local values = {}
+  for k = 1, levels do values[k] = k / levels end
+  return values
+end
+
+function M.quadratic(levels, sign)
+  local side, n = {}, positives(levels, sign)
+  for k = 1, n do side[k] = (k / n) ^ 2 end
+  return M.both_sides(side, sign)
+end
+
+-- Equal ratios over seven decades, with 16 levels over one; an unsigned map of 16 has no 0.
+function M.geometric(levels, sign)
+  local few = levels == 16
+  local side, n = {}, positives(levels, sign) + (few and sign == "unsigned" and 1 or 0)
+  for k = 1, n do side[k] = 10 ^ ((few and 1 or 7) * (k - n) / (n - 1)) end
+  return few and sign == "unsigned" and side or M.both_sides(side, sign)
+end
+
 -- The standard normal's distribution function by Marsaglia's series, 2004.
 local function phi(x)
   local term, sum, k = x, x, 1
