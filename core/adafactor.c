@@ -89,8 +89,9 @@ static int64_t count_not_finite(const float *x, int64_t n)
 }
 
 /* f->update: the gradient. */
-static void step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, factored *f)
+static int step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, factored *f)
 {
+    int64_t left_out;
     const oct_kernels *k = oct_kernels_now();
     const double *options = o->groups[m->group].options;
     double decay = m->steps == 1 ? 0 : 1 - exp(-options[1] * log((double)m->steps));
@@ -108,7 +109,7 @@ static void step_with(oct_optim *o, oct_optim_member *m, oct_optim_slot *slot, f
     slot->grad_format = OCT_NUMBER_F32;
     slot->numbers = oct_optim_numbers(o, m, scale, rms, 0);
     slot->numbers.coupled_decay = 0;
-    oct_optim_run(o, slot);
+    return oct_optim_run(&left_out, o, slot);
 }
 
 int oct_adafactor_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_optim_slot *slot,
@@ -125,8 +126,9 @@ int oct_adafactor_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct
     oct_optim_load_gradient(f.update, o, m, slot, scale);
     *left_out = oct_kernels_now()->all_finite(f.update, f.size)
                     ? 0 : count_not_finite(f.update, f.size);
-    if (*left_out == 0) step_with(o, m, slot, &f);
+    int status = 0;
+    if (*left_out == 0) status = step_with(o, m, slot, &f);
     else m->steps--;
     oct_block_free(f.update, bytes, OCT_WORKSPACE);
-    return 0;
+    return status;
 }

@@ -68,8 +68,9 @@ static int make_orthogonal(float *x, float *next, float *squares, int64_t rows, 
 
 /* The momentum moves on, and its direction is left in x, where the parameter would stand. `room` is
  * as large as x. */
-static int64_t write_direction(float *x, float *room, const oct_optim *o, const oct_optim_member *m,
-                               const oct_optim_slot *given, oct_step_scale scale)
+static int write_direction(float *x, float *room, int64_t *left_out, const oct_optim *o,
+                           const oct_optim_member *m, const oct_optim_slot *given,
+                           oct_step_scale scale)
 {
     oct_optim_slot slot = *given;
     slot.numbers = oct_optim_numbers(o, m, scale, 0, 0);
@@ -85,7 +86,7 @@ static int64_t write_direction(float *x, float *room, const oct_optim *o, const 
     slot.param = x;
     slot.param_format = OCT_NUMBER_F32;
     oct_kernels_now()->fill(x, slot.size, 0);
-    return oct_optim_run(o, &slot);
+    return oct_optim_run(left_out, o, &slot);
 }
 
 /* Elements that had no part in the momentum have none in the step either. */
@@ -99,9 +100,10 @@ static void leave_out(float *direction, float *room, const oct_optim *o, const o
 
 /* p = p * keep - step * direction, in the parameter's own format: the same rule with the direction
  * for a gradient, and without momentum. */
-static void apply(const oct_optim *o, const oct_optim_slot *given, const float *direction,
-                  oct_numbers numbers)
+static int apply(const oct_optim *o, const oct_optim_slot *given, const float *direction,
+                 oct_numbers numbers)
 {
+    int64_t left_out;
     oct_optim_slot slot = *given;
     for (int j = 0; j < OCT_STATES; j++) slot.state[j] = (oct_slot_state){NULL};
     slot.grad = direction;
@@ -112,7 +114,7 @@ static void apply(const oct_optim *o, const oct_optim_slot *given, const float *
         .grad_scale = 1, .grad_limit = INFINITY, .keep = numbers.keep, .step = numbers.step,
         .c[MUON_REST] = 1,
     };
-    oct_optim_run(o, &slot);
+    return oct_optim_run(&left_out, o, &slot);
 }
 
 int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_optim_slot *slot,
@@ -128,8 +130,9 @@ int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_opti
     float *direction = oct_block_new(bytes, OCT_WORKSPACE);
     if (!direction) return -1;
     float *room = direction + slot->size;
-    *left_out = write_direction(direction, room, o, m, slot, scale);
-    int status = make_orthogonal(direction, room, room + slot->size, rows, columns,
+    int status = write_direction(direction, room, left_out, o, m, slot, scale);
+    if (status == 0)
+        status = make_orthogonal(direction, room, room + slot->size, rows, columns,
                                  (int)options[2]);
     if (status == 0) {
         if (*left_out > 0) leave_out(direction, room, o, m, slot, scale);
@@ -137,7 +140,7 @@ int oct_muon_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct_opti
         /* match_rms: as long as AdamW's steps are (Liu et al., 2025); else Jordan's. */
         numbers.step *= options[3] != 0 ? 0.2f * sqrtf((float)high)
                                         : sqrtf(fmaxf(1, (float)rows / (float)columns));
-        apply(o, slot, direction, numbers);
+        status = apply(o, slot, direction, numbers);
     }
     oct_block_free(direction, bytes, OCT_WORKSPACE);
     return status;

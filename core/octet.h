@@ -37,6 +37,11 @@ int oct_set_isa(const char *name);
 int oct_isa(const char **name);
 /* 1 where the processor multiplies bf16 (AVX-512 BF16 or AMX), else 0. */
 int oct_has_bf16(int *has);
+/* Open a device besides the processor: "cuda", the first GPU, or "cuda-emu", CUDA's kernels run on
+ * the processor, for specs. Its library, liboctet-NAME.so, is looked for beside this one; errors say
+ * what is missing (the library, a driver, a GPU). description: what was opened, until the next call.
+ * Tensors stay in the processor's memory. */
+int oct_device_open(const char **description, const char *name);
 /* Monotonic clock in seconds. */
 int oct_clock(double *seconds);
 
@@ -475,9 +480,10 @@ int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *optim, 
 /* Whether f32 state from outside holds what a step may leave: numbers that are finite and below
  * 2^126 in magnitude, and without negative_too none below 0. */
 int oct_optim_is_sound(int *sound, const oct_tensor *state, int negative_too);
-/* Specs only: the kernels that the processor has, their scalar twins, or those for a processor that
- * has AVX-512 without VBMI. */
-enum { OCT_KERNELS_USUAL, OCT_KERNELS_SCALAR, OCT_KERNELS_PLAIN };
+/* Specs only: the kernels that the processor has, their scalar twins, those for a processor that has
+ * AVX-512 without VBMI, or those of the device that is open: all that they read is copied there for
+ * each step, and what they wrote is copied back, which proves them and saves no time. */
+enum { OCT_KERNELS_USUAL, OCT_KERNELS_SCALAR, OCT_KERNELS_PLAIN, OCT_KERNELS_DEVICE };
 int oct_optim_kernels(oct_optim *optim, int kind);
 
 // cdef-end

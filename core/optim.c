@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/map.h"
 #include "core/memory.h"
@@ -301,8 +302,10 @@ int oct_optim_zero_grad(oct_optim *o)
 
 int oct_optim_kernels(oct_optim *o, int kind)
 {
-    if (kind < 0 || kind > OCT_KERNELS_PLAIN)
-        return oct_fail("optim: kernels %d, expected 0 to %d", kind, OCT_KERNELS_PLAIN);
+    if (kind < 0 || kind > OCT_KERNELS_DEVICE)
+        return oct_fail("optim: kernels %d, expected 0 to %d", kind, OCT_KERNELS_DEVICE);
+    if (kind == OCT_KERNELS_DEVICE && !oct_device_now())
+        return oct_fail("optim: no device is open; oct_device_open opens one");
     o->kernels = kind;
     return 0;
 }

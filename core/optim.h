@@ -74,8 +74,8 @@ void oct_optim_load_param(float *y, const oct_optim_slot *slot);
  * a rule for matrices begins with. y[size]. */
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
                              const oct_optim_slot *slot, oct_step_scale scale);
-/* Run one slot by itself. Returns how many elements were left out. */
-int64_t oct_optim_run(const oct_optim *o, const oct_optim_slot *slot);
+/* Run one slot by itself. left_out: how many elements were left out. */
+int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *slot);
 
 /* One step of a member that is a matrix (core/muon.c, core/adafactor.c). `slot` is complete but for
  * its numbers. */

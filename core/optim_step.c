@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/optim.h"
 #include "core/random.h"
@@ -158,22 +159,28 @@ static oct_optim_work work_of(const oct_optim *o, const oct_optim_cut *cut)
     };
 }
 
-static int64_t launch(const oct_optim *o, const oct_optim_work *work)
+static int launch(int64_t *left_out, const oct_optim *o, const oct_optim_work *work)
 {
+    *left_out = 0;
     if (work->unit_count == 0) return 0;
-    return (o->kernels == OCT_KERNELS_SCALAR ? oct_optim_step_ref
-                                             : oct_kernels_now()->optim_step)(work);
+    if (o->kernels == OCT_KERNELS_DEVICE) return oct_device_step(left_out, work);
+    *left_out = (o->kernels == OCT_KERNELS_SCALAR ? oct_optim_step_ref
+                                                  : oct_kernels_now()->optim_step)(work);
+    return 0;
 }
 
 /* ---- norms ----------------------------------------------------------------------------------- */
 
-static void squares(double *sums, int64_t *not_finite, const oct_optim *o,
-                    const oct_optim_work *work, int of_params)
+static int squares(double *sums, int64_t *not_finite, const oct_optim *o,
+                   const oct_optim_work *work, int of_params)
 {
     *not_finite = 0;
-    if (work->unit_count == 0) return;
+    if (work->unit_count == 0) return 0;
+    if (o->kernels == OCT_KERNELS_DEVICE)
+        return oct_device_squares(sums, not_finite, work, of_params);
     if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_squares_ref(sums, not_finite, work, of_params);
     else oct_kernels_now()->optim_squares(sums, not_finite, work, of_params);
+    return 0;
 }
 
 static int check_alive(const oct_optim *o)
@@ -190,7 +197,7 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
     plan(o, 1, -1);
     oct_optim_work work = work_of(o, &o->all);
     double sum = 0;
-    squares(o->sums, not_finite, o, &work, 0);
+    OCT_TRY(squares(o->sums, not_finite, o, &work, 0));
     for (int64_t i = 0; work.unit_count > 0 && i < work.units[work.unit_count]; i++)
         sum += o->sums[i];
     *norm = sqrt(sum);
@@ -206,16 +213,16 @@ static void set_numbers(oct_optim *o, int64_t slots, oct_step_scale scale)
 }
 
 /* LARS: norms of parameters and gradients. */
-static void set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
+static int set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
 {
     oct_optim_work work = work_of(o, &o->all);
     int64_t not_finite, pieces = work.unit_count > 0 ? work.units[work.unit_count] : 0, i = 0;
     int any = 0;
     for (int64_t k = 0; k < slots; k++) any |= o->slots[k].norms == OCT_NORMS_GRADIENT;
-    if (!any) return;
-    squares(o->sums, &not_finite, o, &work, 0);
+    if (!any) return 0;
+    OCT_TRY(squares(o->sums, &not_finite, o, &work, 0));
     for (int64_t j = 0; j < pieces; j++) o->measures[j].other_squares = o->sums[j];
-    squares(o->sums, &not_finite, o, &work, 1);
+    OCT_TRY(squares(o->sums, &not_finite, o, &work, 1));
     for (int64_t k = 0; k < slots; k++) {
         double params = 0, gradients = 0;
         for (; i < pieces && work.pieces[i].slot == k; i++) {
@@ -227,12 +234,15 @@ static void set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale
                                                     sqrt(params),
                                                     sqrt(gradients) * fabs(scale.grad_scale));
     }
+    return 0;
 }
 
-static void measure(const oct_optim *o, const oct_optim_work *work)
+static int measure(const oct_optim *o, const oct_optim_work *work)
 {
+    if (o->kernels == OCT_KERNELS_DEVICE) return oct_device_measure(o->measures, work);
     if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_measure_ref(o->measures, work);
     else oct_kernels_now()->optim_measure(o->measures, work);
+    return 0;
 }
 
 /* What was measured of the slot whose pieces begin at *piece, which moves on behind them. */
@@ -251,11 +261,11 @@ static oct_optim_measure measured(const oct_optim *o, const oct_optim_work *work
 }
 
 /* LAMB: norms of parameters and directions. One scale a tensor: what it will be. */
-static void run_first_pass(oct_optim *o, oct_step_scale scale)
+static int run_first_pass(oct_optim *o, oct_step_scale scale)
 {
     oct_optim_work work = work_of(o, &o->first);
-    if (work.unit_count == 0) return;
-    measure(o, &work);
+    if (work.unit_count == 0) return 0;
+    OCT_TRY(measure(o, &work));
     for (int64_t i = 0, pieces = work.units[work.unit_count]; i < pieces;) {
         int64_t k = work.pieces[i].slot;
         oct_optim_measure sum = measured(o, &work, &i);
@@ -265,6 +275,7 @@ static void run_first_pass(oct_optim *o, oct_step_scale scale)
                                                     sqrt(sum.param_squares),
                                                     sqrt(sum.other_squares));
     }
+    return 0;
 }
 
 static void keep_whole_scales(const oct_optim_slot *s)
@@ -296,7 +307,7 @@ static void keep_errors(oct_optim *o, int64_t slots)
 }
 
 /* Whole pieces of one slot: the room for all of them is there. */
-int64_t oct_optim_run(const oct_optim *o, const oct_optim_slot *given)
+int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *given)
 {
     oct_optim_slot slot = *given;
     oct_optim_cut cut = {.pieces = o->first.pieces, .units = o->first.units};
@@ -306,13 +317,13 @@ int64_t oct_optim_run(const oct_optim *o, const oct_optim_slot *given)
     oct_optim_work work = work_of(o, &cut);
     work.slots = &slot;
     if (slot.whole) {
-        measure(o, &work);
+        OCT_TRY(measure(o, &work));
         oct_optim_measure sum = measured(o, &work, &first);
         memcpy(slot.next_absmax, sum.absmax, sizeof sum.absmax);
     }
-    int64_t left_out = launch(o, &work);
+    OCT_TRY(launch(left_out, o, &work));
     keep_whole_scales(&slot);
-    return left_out;
+    return 0;
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */
@@ -354,19 +365,28 @@ static int check_step(const oct_optim *o, oct_step_scale scale)
     return check_alive(o);
 }
 
-/* The members that have been planned. */
-static int64_t step_slots(oct_optim *o, int64_t slots, uint64_t random_offset, oct_step_scale scale)
+static int run_slots(int64_t *left_out, oct_optim *o, int64_t slots, oct_step_scale scale)
+{
+    set_numbers(o, slots, scale);
+    OCT_TRY(set_gradient_norms(o, slots, scale));
+    OCT_TRY(run_first_pass(o, scale));
+    oct_optim_work work = work_of(o, &o->all);
+    return launch(left_out, o, &work);
+}
+
+/* The members that have been planned. On failure they have made no step. */
+static int step_slots(int64_t *left_out, oct_optim *o, int64_t slots, uint64_t random_offset,
+                      oct_step_scale scale)
 {
     for (int64_t k = 0; k < slots; k++)
         begin_member(o->members + o->slot_member[k], o->slots + k, random_offset);
-    set_numbers(o, slots, scale);
-    set_gradient_norms(o, slots, scale);
-    run_first_pass(o, scale);
-    oct_optim_work work = work_of(o, &o->all);
-    int64_t left_out = launch(o, &work);
+    if (run_slots(left_out, o, slots, scale) != 0) {
+        for (int64_t k = 0; k < slots; k++) o->members[o->slot_member[k]].steps--;
+        return -1;
+    }
     for (int64_t k = 0; k < slots; k++) keep_whole_scales(o->slots + k);
     if (o->errors) keep_errors(o, slots);
-    return left_out;
+    return 0;
 }
 
 int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale, double grad_limit)
@@ -374,7 +394,8 @@ int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale, double gr
     oct_step_scale scale = {grad_scale, grad_limit};
     OCT_TRY(check_step(o, scale));
     uint64_t random_offset = oct_random_take(OCT_STREAM_OPTIMIZER, o->random_blocks);
-    int64_t total = step_slots(o, plan(o, 0, -1), random_offset, scale);
+    int64_t total;
+    OCT_TRY(step_slots(&total, o, plan(o, 0, -1), random_offset, scale));
     for (int64_t i = 0; i < o->count; i++) {
         oct_optim_member *m = o->members + i;
         int64_t count = 0;
@@ -401,7 +422,7 @@ static int step_member(release *r, int64_t index)
     oct_tensor *p = m->parameter;
     int64_t count = 0;
     if (m->rule->matrix == OCT_MATRIX_PLAIN)
-        count = step_slots(r->o, plan(r->o, 0, index), r->random_offset, r->scale);
+        OCT_TRY(step_slots(&count, r->o, plan(r->o, 0, index), r->random_offset, r->scale));
     else
         OCT_TRY(step_matrix(&count, r->o, m, r->random_offset, r->scale));
     r->left_out += count;

@@ -8,7 +8,13 @@
 #define OCT_RANDOM_H
 #include <stdint.h>
 
-static inline void oct_philox(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t offset)
+#ifdef __CUDACC__
+#define OCT_EVERYWHERE __host__ __device__
+#else
+#define OCT_EVERYWHERE
+#endif
+
+static inline OCT_EVERYWHERE void oct_philox(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t offset)
 {
     uint32_t c0 = (uint32_t)offset, c1 = (uint32_t)(offset >> 32), c2 = stream, c3 = 0;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);

@@ -1,7 +1,7 @@
 /* rules.h - what a rule of an optimizer is.
  *
  * A rule is one file in kernels/rules/, and nothing else: the build finds it there, and from it come
- * 32-bit, 8-bit and 4-bit state, the scalar twins, AVX2, AVX-512, and in Lua the constructors
+ * 32-bit, 8-bit and 4-bit state, the scalar twins, AVX2, AVX-512, CUDA, and in Lua the constructors
  * optim.NAME, optim.NAME8 and optim.NAME4 with their options, defaults and checks.
  * docs/optimizers.md writes one step by step. A file says  enum { adam_states = 2 }  and has two
  * parts.

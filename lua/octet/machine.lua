@@ -30,6 +30,15 @@ function M.isa()
   return ffi.string(name_out[0])
 end
 
+--- Open a device besides the processor; an error says what is missing. Only the kernels of the
+-- optimizers run there yet, in specs.
+-- @tparam string name "cuda": the first GPU; "cuda-emu": CUDA's kernels on the processor
+-- @treturn string what it is
+function M.open_device(name)
+  check(C.oct_device_open(name_out, name), 2)
+  return ffi.string(name_out[0])
+end
+
 --- @treturn boolean does the processor multiply bf16?
 function M.has_bf16()
   check(C.oct_has_bf16(int_out), 2)

@@ -1,61 +1,10 @@
 -- A step gives the same bits in scalar, AVX2, AVX-512 with and without VBMI, and 1 to 3 threads.
-local bits_of = require "spec.optim.bits"
+local bits = require "spec.optim.bits"
 local ffi = require "ffi"
 local gradients = require "spec.optim.gradients"
 local machine = require "octet.machine"
-local map = require "octet.optim.map"
 local optim = require "octet.optim"
-local rules = require "octet.optim.rules"
 local tensor = require "octet.tensor"
-
-local check = bits_of.check
-local LARGE = {{5}, {70001}, {257, 130}, {1000}}
-
--- Options of a rule with which it has all of its states.
-local FULL = {
-  rmsprop = {centered = true, momentum = 0.9}, lars = {trust = 0.1}, adafactor = {beta1 = 0.9},
-  sgd = {momentum = 0.9, dampening = 0.1}, ademamix = {warmup = 4},
-}
-
-local function options_of(rule, more)
-  local options = {min_8bit_size = 0, weight_decay = 0.1}
-  for _, from in ipairs {FULL[rule] or {}, more or {}} do
-    for name, value in pairs(from) do options[name] = value end
-  end
-  return options
-end
-
--- Values of which no two neighbours stand as far apart as the next two.
-local function custom(levels, sign, with_zero)
-  local values = {}
-  for k = 1, levels do
-    local x = sign == "signed" and 2 * (k - 1) / (levels - 1) - 1 or (k - 1) / (levels - 1)
-    values[k] = x * x * x * 0.7 + 0.3 * x + (with_zero and 0 or 1e-4 * (1 - x * x))
-  end
-  local middle = math.floor((levels + 1) / 2)
-  if with_zero then values[sign == "signed" and middle or 1] = 0 end
-  return map.new(values, sign)
-end
-
-local function custom_pair(levels, with_zero)
-  return {signed = custom(levels, "signed", with_zero),
-    unsigned = custom(levels, "unsigned", with_zero)}
-end
-
-local function own_quantiles(bits)
-  machine.seed(1)
-  local t = tensor.new({5000}):normal_(0, 1)
-  return {signed = map.quantiles_of(t, "signed", bits),
-    unsigned = map.quantiles_of(t, "unsigned", bits)}
-end
-
-local MAPS = {
-  [8] = {"dynamic", "linear", "quantile", "inverse_dynamic", "fp8_e4m3", "fp8_e5m2", "bnb-0.36",
-    {"the user's own", custom_pair(256, true)}, {"without a zero", custom_pair(256, false)},
-    {"quantiles of a tensor", own_quantiles(8)}},
-  [4] = {"dynamic", "linear", "quantile", "inverse_dynamic",
-    {"the user's own", custom_pair(16, true)}, {"quantiles of a tensor", own_quantiles(4)}},
-}
 
 describe("the same bits in every instruction set and number of threads:", function()
   local isa, threads
@@ -63,78 +12,18 @@ describe("the same bits in every instruction set and number of threads:", functi
   teardown(function()
     machine.set_isa(isa)
     machine.set_threads(threads)
-    bits_of.forget()
+    bits.forget()
   end)
 
-  for _, rule in ipairs(rules.all) do
-    for _, bits in ipairs {"", "8", "4"} do
-      local name = rule.name .. bits
-      it(name, function() check {name = name, options = options_of(rule.name)} end)
-    end
-    it(rule.name .. "8 of many pieces", function()
-      check {name = rule.name .. "8", options = options_of(rule.name), shapes = LARGE, steps = 3}
-    end)
-  end
-
-  for _, bits in ipairs {8, 4} do
-    for _, named in ipairs(MAPS[bits]) do
-      local text, chosen = named, named
-      if type(named) == "table" then text, chosen = named[1], named[2] end
-      for _, rounding in ipairs {"nearest", "stochastic"} do
-        for _, sqrt_v in ipairs {true, false} do
-          it(("%d bits, map %s, %s%s"):format(bits, text, rounding, sqrt_v and ", sqrt_v" or ""),
-            function()
-              check {name = "adam" .. bits, options = options_of("adam",
-                {map = chosen, rounding = rounding, sqrt_v = sqrt_v})}
-            end)
-        end
-      end
-    end
-
-    for _, block_size in ipairs {32, 64, 128, 512, 1024, 2048, 4096} do
-      for _, rounding in ipairs {"nearest", "stochastic"} do
-        it(("%d bits, blocks of %d, %s"):format(bits, block_size, rounding), function()
-          check {name = "adamw" .. bits, shapes = {{31}, {block_size}, {3 * block_size + 17}},
-            options = options_of("adamw", {block_size = block_size, rounding = rounding})}
-        end)
-      end
-    end
-
-    for _, name in ipairs {"adam", "rmsprop", "lamb", "lars", "muon"} do
-      for _, rounding in ipairs {"nearest", "stochastic"} do
-        it(("%d bits, one scale a tensor, %s, %s"):format(bits, name, rounding), function()
-          check {name = name .. bits, options = options_of(name,
-            {scale = "tensor", rounding = rounding})}
-        end)
-      end
-    end
-    it(("%d bits, one scale a tensor of many pieces"):format(bits), function()
-      check {name = "adam" .. bits, shapes = LARGE, steps = 3, options = options_of("adam",
-        {scale = "tensor", block_size = 64})}
-    end)
-  end
-
-  for _, correction_bits in ipairs {0, 8, 16} do
-    for _, bits in ipairs {"", "8", "4"} do
-      for _, name in ipairs {"adamw", "sgd", "lamb", "lars", "muon", "adafactor"} do
-        it(("%s%s, bf16 with %d correction bits"):format(name, bits, correction_bits), function()
-          check {name = name .. bits, bf16 = true, options = options_of(name,
-            {correction_bits = correction_bits, block_size = bits == "8" and 32 or nil})}
-        end)
-      end
-    end
-    it(("adam8, bf16 with %d correction bits, decay coupled, many pieces"):format(correction_bits),
-      function()
-        check {name = "adam8", bf16 = true, shapes = LARGE, steps = 3,
-          options = options_of("adam", {correction_bits = correction_bits})}
-      end)
+  for _, case in ipairs(bits.cases) do
+    it(case.title, function() bits.check(case) end)
   end
 
   it("adds nothing to a block's scale for what lies behind its end", function()
     -- AdaMax gives state, eps, to an element whose gradient is 0.
-    for _, bits in ipairs {8, 4} do
+    for _, width in ipairs {8, 4} do
       local w = tensor.zeros({5}):parameter_()
-      local opt = optim["adamax" .. bits]({w}, {min_8bit_size = 0})
+      local opt = optim["adamax" .. width]({w}, {min_8bit_size = 0})
       gradients.set(w, tensor.full({5}, 0 / 0))
       assert.equal(5, opt:step())
       assert.equal(0, opt:state().tensors["1.u.absmax"]:item())
@@ -146,7 +35,7 @@ describe("the same bits in every instruction set and number of threads:", functi
       machine.seed(seed)
       local w = tensor.zeros({5000}):parameter_()
       local opt = optim.adam8({w}, {min_8bit_size = 0})
-      gradients.set(w, bits_of.gradient(1, 5000))
+      gradients.set(w, bits.gradient(1, 5000))
       opt:step()
       return ffi.string(opt:state().tensors["1.m"]:data(), 5000)
     end

@@ -86,6 +86,18 @@ describe("a rule from a file of its own", function()
     bits.check {name = "signum8", options = {min_8bit_size = 0}, bf16 = true}
   end)
 
+  it("gives them on CUDA too", function()
+    local is_open, why = pcall(machine.open_device, "cuda-emu")
+    if not is_open then
+      assert.matches("is not there", why)
+      pending(why)
+    end
+    for _, name in ipairs {"signum", "signum8", "signum4"} do
+      bits.check({name = name, options = {min_8bit_size = 0}},
+        {{text = "emulated CUDA", kernels = "device"}})
+    end
+  end)
+
   it("leaves the rules that were there as they are", function()
     local w = tensor.ones({2}):parameter_()
     local opt = optim.adam({w}, {lr = 0.25})

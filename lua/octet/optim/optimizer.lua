@@ -324,10 +324,12 @@ end
 
 local KERNELS = {
   usual = C.OCT_KERNELS_USUAL, scalar = C.OCT_KERNELS_SCALAR, plain = C.OCT_KERNELS_PLAIN,
+  device = C.OCT_KERNELS_DEVICE,
 }
 
 --- Specs only: which kernels to use.
--- @tparam string kind "usual", "scalar" (the twins), "plain" (as without AVX-512 VBMI)
+-- @tparam string kind "usual", "scalar" (the twins), "plain" (as without AVX-512 VBMI), "device"
+-- (those of machine.open_device; everything is copied there and back)
 -- @treturn Optimizer itself
 function Optimizer:use_kernels(kind)
   check(C.oct_optim_kernels(handle_of(self), KERNELS[kind]), 2)

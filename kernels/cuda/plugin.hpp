@@ -1,0 +1,20 @@
+/* plugin.hpp - what the files of the plug-in share: its error text, and the device's functions. */
+#ifndef OCT_CUDA_PLUGIN_HPP
+#define OCT_CUDA_PLUGIN_HPP
+#include "kernels/cuda/runtime.hpp"
+#include "kernels/device.h"
+
+/* 0, or -1 with the text set: "cuda: WHAT: the runtime's own words". */
+int cuda_check(cudaError_t error, const char *what);
+
+#define CUDA_TRY(call, what)                                                                       \
+    do {                                                                                           \
+        if (cuda_check((call), (what)) != 0) return -1;                                            \
+    } while (0)
+
+/* optim.cu; as oct_device_kernels says. */
+int cuda_optim_step(int64_t *left_out, const oct_optim_work *work);
+int cuda_optim_measure(oct_optim_measure *measures, const oct_optim_work *work);
+int cuda_optim_squares(double *sums, int64_t *left_out, const oct_optim_work *work, int of_params);
+
+#endif

@@ -1,0 +1,41 @@
+--- The controls of the emulated device, which its library has for specs.
+local ffi = require "ffi"
+local binding = require "octet.binding"
+
+local M = {}
+
+ffi.cdef [[
+typedef struct oct_emulation_info { const char *dli_fname; void *dli_fbase; const char *dli_sname;
+  void *dli_saddr; } oct_emulation_info;
+int dladdr(const void *address, oct_emulation_info *info);
+void oct_emulation(int64_t *calls, int64_t *allocations, int reversed, int64_t fail);
+]]
+
+local calls, allocations = ffi.new "int64_t[1]", ffi.new "int64_t[1]"
+local library
+
+-- It lies beside liboctet.so, and the core has opened it.
+local function control(reversed, fail)
+  if not library then
+    local info = ffi.new "oct_emulation_info"
+    ffi.C.dladdr(ffi.cast("const void *", binding.C.oct_device_open), info)
+    library = ffi.load(ffi.string(info.dli_fname):gsub("[^/]*$", "") .. "liboctet-cuda-emu.so")
+  end
+  library.oct_emulation(calls, allocations, reversed, fail)
+  return tonumber(calls[0]), tonumber(allocations[0])
+end
+
+--- Threads of a block run in their order, and nothing fails.
+function M.usual() control(0, 0) end
+
+--- Threads of a block run in the reverse order.
+function M.reverse() control(1, 0) end
+
+--- Let the nth call of the runtime from now fail.
+function M.fail(nth) control(0, nth) end
+
+--- @treturn number calls of the runtime since the last use of a control
+-- @treturn number allocations that are not freed
+function M.counts() return control(0, 0) end
+
+return M
