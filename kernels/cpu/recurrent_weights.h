@@ -10,12 +10,12 @@
 #include <string.h>
 
 #include "kernels/bf16.h"
-#include "kernels/cpu/pieces.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/kernels.h"
 
 enum { SLOTS = 4, COLUMNS = 2 * LANES };       /* units of a tile on the way back */
 enum { FROM_X, FROM_H };
+enum { SMALL_WEIGHTS = 1 << 17 };              /* elements; the threads are not woken for less */
 
 INLINE int64_t gates_of(int cell) { return cell == OCT_GRU ? 3 : 4; }
 
@@ -49,23 +49,26 @@ static void order_rows(float *to, const float *w, int cell, int from, int64_t hi
     const size_t bytes = (size_t)columns * sizeof *to;
     if (width > hidden || gates < SLOTS)
         memset(to, 0, (size_t)(SLOTS * width) * bytes);
-    IN_ROWS(gates * hidden, columns, row,
-            memcpy(to + row_of(cell, from, row / hidden, row % hidden) * columns,
-                   w + row * columns, bytes));
+#pragma omp parallel for schedule(static) if (gates * hidden * columns > SMALL_WEIGHTS)
+    for (int64_t row = 0; row < gates * hidden; row++)
+        memcpy(to + row_of(cell, from, row / hidden, row % hidden) * columns, w + row * columns,
+               bytes);
 }
 
 /* dw[gates x hidden x columns] (+)= d[4 width x d_row]. */
 static void order_rows_back(float *dw, const float *d, int64_t d_row, int cell, int from,
                             int64_t hidden, int64_t columns, int add)
 {
-    IN_ROWS(gates_of(cell) * hidden, columns, row, {
+    const int64_t rows = gates_of(cell) * hidden;
+#pragma omp parallel for schedule(static) if (rows * columns > SMALL_WEIGHTS)
+    for (int64_t row = 0; row < rows; row++) {
         const float *source = d + row_of(cell, from, row / hidden, row % hidden) * d_row;
         float *to = dw + row * columns;
         if (add)
             for (int64_t i = 0; i < columns; i++) to[i] += source[i];
         else
             memcpy(to, source, (size_t)columns * sizeof *to);
-    });
+    }
 }
 
 /* The sum of both biases in the order of a row; each may be NULL. */
@@ -93,16 +96,17 @@ INLINE int64_t packed_backward_floats(int64_t hidden)
 static void pack_forward(float *to, const float *w_hh, int cell, int64_t hidden, int bf16)
 {
     const int64_t gates = gates_of(cell), width = oct_recurrent_width(hidden);
-    IN_ROWS(width / LANES, hidden * gates * LANES, tile_, {
-        float *at = to + tile_ * hidden * gates * LANES;
+#pragma omp parallel for schedule(static) if (gates * width * hidden > SMALL_WEIGHTS)
+    for (int64_t first = 0; first < width; first += LANES) {
+        float *at = to + first * hidden * gates;
         for (int64_t k = 0; k < hidden; k++)
             for (int64_t g = 0; g < gates; g++, at += LANES)
                 for (int64_t lane = 0; lane < LANES; lane++) {
-                    const int64_t unit = tile_ * LANES + lane;
+                    const int64_t unit = first + lane;
                     at[lane] = unit < hidden
                                    ? to_factor(w_hh[(g * hidden + unit) * hidden + k], bf16) : 0;
                 }
-    });
+    }
 }
 
 /* For the way back: for each COLUMNS of units that were heard, all rows' parts for them. The last
@@ -111,8 +115,8 @@ static void pack_backward(float *to, const float *w_hh, int cell, int64_t hidden
 {
     const int64_t width = oct_recurrent_width(hidden), depth = SLOTS * width;
     memset(to, 0, (size_t)packed_backward_floats(hidden) * sizeof *to);
-    IN_ROWS((hidden + COLUMNS - 1) / COLUMNS, depth * COLUMNS, tile_, {
-        const int64_t first = tile_ * COLUMNS;
+#pragma omp parallel for schedule(static) if (depth * hidden > SMALL_WEIGHTS)
+    for (int64_t first = 0; first < hidden; first += COLUMNS) {
         const int64_t columns = width - first < COLUMNS ? width - first : COLUMNS;
         const int64_t count = hidden - first < columns ? hidden - first : columns;
         for (int64_t row = 0; row < gates_of(cell) * hidden; row++) {
@@ -121,7 +125,7 @@ static void pack_backward(float *to, const float *w_hh, int cell, int64_t hidden
                         + row_of(cell, FROM_H, row / hidden, row % hidden) * columns;
             for (int64_t i = 0; i < count; i++) at[i] = to_factor(from[i], bf16);
         }
-    });
+    }
 }
 
 #endif

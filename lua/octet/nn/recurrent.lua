@@ -18,7 +18,7 @@ local SUFFIXES = {"", "_reverse"}
 
 -- ---- packed sequences --------------------------------------------------------------------------
 
---- offsets of sequences of the given lengths
+--- Offsets of `count` sequences; lengths(i): of sequence i, counted from 0.
 local function offsets_of(lengths, count)
   local offsets = tensor.new({count + 1}, "i32", "data")
   local at = offsets:data()
@@ -172,8 +172,8 @@ end
 
 -- ---- GRU ---------------------------------------------------------------------------------------
 
---- Gated recurrent units (Cho et al. 2014, with PyTorch's and cuDNN's candidate: tanh(W x + r * (U h
--- + b))). Weights have PyTorch's names and layout (gates r, z, n).
+--- Gated recurrent units (Cho et al. 2014, with PyTorch's and cuDNN's candidate, where r is applied
+-- behind the product). Weights have PyTorch's names and layout (gates r, z, n).
 -- @function GRU
 -- @tparam number inputs
 -- @tparam number hidden
