@@ -80,6 +80,32 @@ for _, kind in ipairs(KINDS) do
       end)
     end)
 
+    it("has, over chunks of many sequences, the sum of the gradients of each alone", function()
+      octet.seed(1)
+      local layer = nn[kind](6, 130, {bidirectional = true})
+      local lengths, first = {}, 1
+      for s = 1, 12 do lengths[s] = s % 3 == 0 and 61 or 130 end
+      local x = random({1316, 6}, 5):parameter_()
+      local function gradients()
+        local found = {x:grad():totable()}
+        x:zero_grad()
+        for _, p in ipairs(layer:parameters()) do
+          found[#found + 1] = p.tensor:grad():totable()
+          p.tensor:zero_grad()
+        end
+        return found
+      end
+      octet.scope(function() layer(x, lengths):square():sum():backward() end)
+      local together = gradients()
+      for _, length in ipairs(lengths) do
+        octet.scope(function() layer(x:rows(first, length), {length}):square():sum():backward() end)
+        first = first + length
+      end
+      for i, alone in ipairs(gradients()) do
+        check.near(together[i], alone, 1e-4, "gradient " .. i)
+      end
+    end)
+
     it("does not look at other sequences, not even at NaN", function()
       local layer = nn[kind](4, 5, {bidirectional = true})
       local values = check.values(7 * 4, -1, 1, 1)
