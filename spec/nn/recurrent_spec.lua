@@ -85,7 +85,7 @@ for _, kind in ipairs(KINDS) do
       local layer = nn[kind](6, 130, {bidirectional = true})
       local lengths, first = {}, 1
       for s = 1, 12 do lengths[s] = s % 3 == 0 and 61 or 130 end
-      local x = random({1316, 6}, 5):parameter_()
+      local x = random({1284, 6}, 5):parameter_()
       local function gradients()
         local found = {x:grad():totable()}
         x:zero_grad()
