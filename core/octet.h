@@ -174,6 +174,9 @@ int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids);
 /* Mean over the rows of -log softmax(logits[rows x classes])[label]; labels i32[rows], 0-based; rows
  * labelled `ignore` do not count. */
 int oct_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *labels, int32_t ignore);
+/* Mean over all elements of -target log sigmoid(logit) - (1 - target) log(1 - sigmoid(logit));
+ * targets f32 of as many elements, each 0 to 1. No gradient passes to the targets. */
+int oct_binary_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *targets);
 /* Attention over packed sequences (Vaswani et al. 2017; the scores are never held whole, as in Dao
  * et al. 2022): qkv[tokens x 3 width], width = heads x head size, query, key and value side by
  * side; offsets i32[sequences + 1]; y[tokens x width]. p: dropout of the probabilities. */

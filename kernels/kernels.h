@@ -151,6 +151,12 @@ typedef struct oct_kernels {
                                    float scale, int64_t rows, int64_t classes, int32_t ignore,
                                    int accumulate);
 
+    /* losses[n] = log(1 + e^x) - target x, which is cross-entropy with sigmoid(x), and its gradient:
+     * dx (+)= scale * (sigmoid(x) - target) */
+    void (*binary_cross_entropy)(float *losses, const float *x, const float *targets, int64_t n);
+    void (*binary_cross_entropy_backward)(float *dx, const float *x, const float *targets,
+                                          float scale, int64_t n, int accumulate);
+
     /* embedding.c: y[rows x width] = table[ids[row]]; dtable[id] += dy of the rows that have it, in
      * the order of the rows. Ids have been checked. */
     void (*embedding)(float *y, const float *table, const int32_t *ids, int64_t rows,

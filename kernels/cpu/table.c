@@ -15,7 +15,8 @@
             X(linear_backward) X(layer_norm) X(layer_norm_backward) X(softmax) X(softmax_backward) \
                 X(cross_entropy) X(cross_entropy_backward) X(embedding) X(embedding_backward)      \
                     X(segment_mean) X(segment_mean_backward) X(attention) X(attention_backward)    \
-                        X(recurrent) X(recurrent_backward)                                         \
+                        X(recurrent) X(recurrent_backward) X(binary_cross_entropy)                 \
+                        X(binary_cross_entropy_backward)                                           \
                         X(optim_adam) X(optim_squares) X(quantize) X(dequantize)
 
 KERNELS(DECLARE)
