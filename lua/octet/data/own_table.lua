@@ -15,7 +15,6 @@ function M.load(options)
   if not file.is_file(path) then error(("--data: there is no file %s"):format(path), 0) end
   local rows = tables.read(path, {format = path:lower():find "%.tsv$" and "tsv" or "csv",
     header = true, columns = {options.text_column, options.label_column}})
-  if rows.rows == 0 then error(("%s has no rows"):format(path), 0) end
   local class_of, names = {}, {}
   for row = 1, rows.rows do
     local label, line = rows:cell(row, options.label_column)
