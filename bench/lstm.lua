@@ -3,11 +3,11 @@
 --     PEER_PYTHON=python luajit bench/lstm.lua [CASE ...]
 --
 -- PEER_PYTHON is a Python with torch; without it Octet is measured alone. Cases: sms (2 x 64, both
--- directions, batch 64 x 20), imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650,
--- batch 20 x 35, 10,000 words). A step is embedding, LSTM with dropout, linear, loss, backward and
--- Adam; the fastest of some rounds counts, and both sides take turns. Limit: the speed of a product
--- of 2048 x 2048 by oneDNN in f32. Memory: growth of the process's peak, each side in a process of
--- its own.
+-- directions, batch 64 x 20), imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650, batch
+-- 20 x 35). A step is embedding, LSTM with dropout, one logit a sequence, loss, backward and Adam;
+-- the fastest of some rounds counts, and both sides take turns. Limit: the speed of a product of
+-- 2048 x 2048 by oneDNN in f32. Memory: growth of the process's peak, each side in a process of its
+-- own.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here) .. package.path
 local octet = require "octet"
@@ -15,15 +15,15 @@ local nn, tensor = octet.nn, octet.tensor
 
 local CASES = {
   {name = "sms", vocabulary = 1751, inputs = 100, hidden = 64, layers = 2, directions = 2,
-    sequences = 64, steps = 20, outputs = 1, rounds = 40},
+    sequences = 64, steps = 20, rounds = 40},
   {name = "imdb2", layers = 2}, {name = "imdb4", layers = 4}, {name = "imdb6", layers = 6},
   {name = "lm", vocabulary = 10000, inputs = 650, hidden = 650, layers = 2, directions = 1,
-    sequences = 20, steps = 35, outputs = 10000, rounds = 6},
+    sequences = 20, steps = 35, rounds = 6},
 }
 for _, case in ipairs(CASES) do
   if case.name:find "^imdb" then
     case.vocabulary, case.inputs, case.hidden, case.directions = 1001, 64, 64, 1
-    case.sequences, case.steps, case.outputs, case.rounds = 50, 500, 1, 6
+    case.sequences, case.steps, case.rounds = 50, 500, 6
   end
 end
 
@@ -33,13 +33,11 @@ function Net:init(o)
   self.embed = nn.Embedding(o.vocabulary, o.inputs)
   self.lstm = nn.LSTM(o.inputs, o.hidden, {layers = o.layers, bidirectional = o.directions == 2,
     dropout = o.layers > 1 and 0.2 or 0})
-  self.out = nn.Linear(o.directions * o.hidden, o.outputs)
-  self.every_step = o.outputs > 1
+  self.out = nn.Linear(o.directions * o.hidden, 1)
 end
 
 function Net:forward(ids)
-  local y, last = self.lstm(self.embed(ids))
-  if self.every_step then return self.out(y):reshape(-1, self.out.weight:size(1)) end
+  local _, last = self.lstm(self.embed(ids))
   return self.out(last)
 end
 
@@ -53,13 +51,9 @@ local function training(o)
   local values, yes = ids:data(), labels:data()
   for i = 0, ids:size() - 1 do values[i] = math.random(0, o.vocabulary - 1) end
   for i = 0, labels:size() - 1 do yes[i] = math.random(0, 1) end
-  local function loss_of(logits)
-    if o.outputs > 1 then return nn.cross_entropy(logits, ids:reshape(-1)) end
-    return nn.binary_cross_entropy_with_logits(logits, labels)
-  end
   return function()
     octet.scope(function()
-      loss_of(model(ids)):backward()
+      nn.binary_cross_entropy_with_logits(model(ids), labels):backward()
       optimizer:step()
       optimizer:zero_grad()
     end)
@@ -83,8 +77,7 @@ local function operations(o)
     products = products + o.directions * 4 * o.hidden * (inputs + o.hidden)
     inputs = o.directions * o.hidden
   end
-  local outputs = (o.outputs > 1 and tokens or o.sequences) * inputs * o.outputs
-  return 3 * 2 * (tokens * products + outputs)
+  return 3 * 2 * (tokens * products + o.sequences * inputs)
 end
 
 local function peak_bytes()
@@ -121,7 +114,7 @@ local python = os.getenv "PEER_PYTHON"
 local function peer(o)
   local command = {("%q %s/peers/lstm.py"):format(python, here), o.name}
   for _, field in ipairs {"vocabulary", "inputs", "hidden", "layers", "directions", "sequences",
-    "steps", "outputs", "rounds"} do
+    "steps", "rounds"} do
     command[#command + 1] = tostring(o[field])
   end
   return unpack(words_of(table.concat(command, " ") .. " 2>/dev/null"))

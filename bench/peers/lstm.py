@@ -1,6 +1,6 @@
 """PyTorch's side of bench/lstm.lua: ms a training step of LSTMs, or the growth of memory.
 
-    lstm.py CASE VOCABULARY INPUTS HIDDEN LAYERS DIRECTIONS SEQUENCES STEPS OUTPUTS ROUNDS
+    lstm.py CASE VOCABULARY INPUTS HIDDEN LAYERS DIRECTIONS SEQUENCES STEPS ROUNDS
 
 Prints the fastest of ROUNDS steps in ms, and by how much the process's peak memory grew, in bytes.
 """
@@ -11,7 +11,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-vocabulary, inputs, hidden, layers, directions, sequences, steps, outputs, rounds = map(int, sys.argv[2:])
+vocabulary, inputs, hidden, layers, directions, sequences, steps, rounds = map(int, sys.argv[2:])
 
 
 class Lstm(torch.nn.Module):
@@ -20,12 +20,10 @@ class Lstm(torch.nn.Module):
         self.embed = torch.nn.Embedding(vocabulary, inputs)
         self.lstm = torch.nn.LSTM(inputs, hidden, layers, batch_first=True, bidirectional=directions == 2,
                                   dropout=0.2 if layers > 1 else 0)
-        self.out = torch.nn.Linear(directions * hidden, outputs)
+        self.out = torch.nn.Linear(directions * hidden, 1)
 
     def forward(self, ids):
-        y, (h, _) = self.lstm(self.embed(ids))
-        if outputs > 1:
-            return self.out(y)
+        _, (h, _) = self.lstm(self.embed(ids))
         return self.out(h[-1] if directions == 1 else torch.cat([h[-2], h[-1]], 1)).squeeze(-1)
 
 
@@ -38,11 +36,7 @@ labels = torch.randint(0, 2, (sequences,)).float()
 
 def step():
     optimizer.zero_grad()
-    if outputs > 1:
-        loss = F.cross_entropy(model(ids).view(-1, outputs), ids.view(-1))
-    else:
-        loss = F.binary_cross_entropy_with_logits(model(ids), labels)
-    loss.backward()
+    F.binary_cross_entropy_with_logits(model(ids), labels).backward()
     optimizer.step()
 
 

@@ -192,6 +192,8 @@ for _, kind in ipairs(KINDS) do
 
     it("gives the same bits for any number of threads over many chunks", function()
       -- 9,000 tokens of 16 units are two chunks of 2 MiB; 600 of 300 units are two of 512 rows.
+      local before = octet.threads()
+      finally(function() octet.set_threads(before) end)
       for _, o in ipairs {{9000, 4, 7}, {600, 8, 300}} do
         local tokens, inputs, hidden = unpack(o)
         octet.seed(1)
@@ -219,7 +221,6 @@ for _, kind in ipairs(KINDS) do
             assert.equal(0, most, ("%d threads, result %d"):format(threads, i))
           end
         end
-        octet.set_threads(2)
       end
     end)
 
