@@ -78,7 +78,7 @@ describe("lstm_classify", function()
 
   it("says in one line what it lacks", function()
     local function fails(message, arguments)
-      local status, _, err = tiny.run("lstm_classify", arguments)
+      local status, _, err = tiny.run("lstm_classify", arguments, {before = "OCTET_DATA="})
       assert.equal(1, status)
       assert.matches(message, err)
       assert.equal(1, select(2, err:gsub("\n", "")))
