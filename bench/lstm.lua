@@ -3,11 +3,11 @@
 --     PEER_PYTHON=python luajit bench/lstm.lua [CASE ...]
 --
 -- PEER_PYTHON is a Python with torch; without it Octet is measured alone. Cases: sms (2 x 64, both
--- directions, batch 64 x 20), imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650, batch
--- 20 x 35). A step is embedding, LSTM with dropout, one logit a sequence, loss, backward and Adam;
--- the fastest of some rounds counts, and both sides take turns. Limit: the speed of a product of
--- 2048 x 2048 by oneDNN in f32. Memory: growth of the process's peak, each side in a process of its
--- own.
+-- directions, batch 64 x 20), imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650,
+-- batch 20 x 35). A step is embedding, LSTM with dropout, one logit a sequence, loss, backward and
+-- Adam; the fastest of some rounds counts, and both sides take turns. Limit: the speed of a product
+-- of 2048 x 2048 by oneDNN in f32. Memory: growth of the process's peak, each side in a process of
+-- its own.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here) .. package.path
 local octet = require "octet"
