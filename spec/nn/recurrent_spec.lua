@@ -298,6 +298,7 @@ for _, kind in ipairs(KINDS) do
         layer(x, {6}, {h = random({2, 2, 3}, 1)})
       end)
       fails("0 layers with dropout 0", function() nn[kind](4, 3, {layers = 0}) end)
+      fails("1.5 layers", function() nn[kind](4, 3, {layers = 1.5}) end)
       fails("dropout 1", function() nn[kind](4, 3, {dropout = 1}) end)
     end)
   end)

@@ -69,8 +69,8 @@ local function init(self, gates, inputs, hidden, options)
   self.layers = options.layers or 1
   self.directions = options.bidirectional and 2 or 1
   self.dropout = options.dropout or 0
-  if self.layers < 1 or not (self.dropout >= 0 and self.dropout < 1) then
-    error(("%s: %s layers with dropout %s; expected 1 or more, and 0 to below 1")
+  if self.layers < 1 or self.layers % 1 ~= 0 or not (self.dropout >= 0 and self.dropout < 1) then
+    error(("%s: %s layers with dropout %s; expected 1 or more whole ones, and 0 to below 1")
       :format(self.class_name, tostring(self.layers), tostring(self.dropout)), 4)
   end
   self.names = {}
