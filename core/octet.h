@@ -101,6 +101,8 @@ int oct_tensor_data(void **data, oct_tensor *tensor);
 /* Views on the same storage: another shape of the same size; rows first .. first + count - 1. */
 int oct_reshape(oct_tensor **out, oct_tensor *x, int ndim, const int64_t *shape);
 int oct_rows(oct_tensor **out, oct_tensor *x, int64_t first, int64_t count);
+/* A view outside of the record: no gradient passes, and backward leaves it alone. */
+int oct_detach(oct_tensor **out, oct_tensor *x);
 /* Copies: part of one dimension; two dimensions exchanged; tensors joined along one dimension. */
 int oct_narrow(oct_tensor **out, oct_tensor *x, int dim, int64_t first, int64_t count);
 int oct_transpose(oct_tensor **out, oct_tensor *x, int dim_a, int dim_b);
@@ -184,6 +186,9 @@ int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids);
 /* Mean over the rows of -log softmax(logits[rows x classes])[label]; labels i32[rows], 0-based;
  * rows labelled `ignore` do not count. */
 int oct_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *labels, int32_t ignore);
+/* Mean over all elements of -target log sigmoid(logit) - (1 - target) log(1 - sigmoid(logit));
+ * targets f32 of as many elements, each 0 to 1. No gradient passes to the targets. */
+int oct_binary_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *targets);
 /* Attention over packed sequences (Vaswani et al. 2017; the scores are never held whole, as in Dao
  * et al. 2022): qkv[tokens x 3 width], width = heads x head size, query, key and value side by
  * side; offsets i32[sequences + 1]; y[tokens x width]. p: dropout of the probabilities. */
@@ -191,6 +196,17 @@ int oct_attention(oct_tensor **out, oct_tensor *qkv, oct_tensor *offsets, int64_
                   int causal);
 /* y[sequences x width] = mean of each sequence's rows of x[tokens x width]. */
 int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets);
+/* A layer of an LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014) over packed
+ * sequences, in one direction or both: y[tokens x directions hidden]; h_n and c_n, the states behind
+ * each sequence's last step, [directions x sequences x hidden], as are h_0 and c_0, which may be
+ * NULL for zeros. x[tokens x inputs], dropped out with probability p. weights: for each direction
+ * w_ih [gates hidden x inputs], w_hh [gates hidden x hidden], b_ih and b_hh [gates hidden], which
+ * may be NULL. Gates and formulas are PyTorch's: i f g o; r z n, r applied behind the product. */
+int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor *x,
+             oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0, oct_tensor **weights,
+             int64_t directions, float p);
+int oct_gru(oct_tensor **y, oct_tensor **h_n, oct_tensor *x, oct_tensor *offsets, oct_tensor *h_0,
+            oct_tensor **weights, int64_t directions, float p);
 /* 1 where every element is finite. */
 int oct_all_finite(int *finite, oct_tensor *x);
 

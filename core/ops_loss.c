@@ -1,4 +1,4 @@
-/* ops_loss.c - cross-entropy. */
+/* ops_loss.c - cross-entropy, over classes and of yes or no. */
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/tape.h"
@@ -50,6 +50,52 @@ int oct_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *labels, 
         node->saved[0] = oct_tensor_retain(labels);
         node->integers[0] = ignore;
         node->integers[1] = counted;
+    }
+    *out = y;
+    return 0;
+}
+
+/* ---- yes or no ------------------------------------------------------------------------------- */
+
+static int binary_cross_entropy_step(oct_node *node)
+{
+    oct_tensor *logits = node->inputs[0], *targets = node->saved[0];
+    float *grad;
+    int accumulate;
+    OCT_TRY(oct_grad_slot(&grad, &accumulate, logits));
+    float scale = *oct_f32(node->output->grad) / (float)logits->size;
+    oct_kernels_now()->binary_cross_entropy_backward(grad, oct_f32(logits), oct_f32(targets), scale,
+                                                     logits->size, accumulate);
+    return 0;
+}
+
+int oct_binary_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *targets)
+{
+    const char *op = "binary_cross_entropy";
+    OCT_TRY(oct_check(logits, op, "logits", OCT_F32));
+    OCT_TRY(oct_check(targets, op, "targets", OCT_F32));
+    if (logits->size != targets->size)
+        return oct_fail("%s: logits %s, targets %s; expected as many", op, oct_shape_text(logits),
+                        oct_shape_text(targets));
+    const float *target = oct_f32(targets);
+    for (int64_t i = 0; i < targets->size; i++)
+        if (!(target[i] >= 0.0f && target[i] <= 1.0f))
+            return oct_fail("%s: target %g at place %lld, expected 0 to 1", op, (double)target[i],
+                            (long long)i + 1);
+    size_t bytes = (size_t)logits->size * sizeof(float);
+    float *losses = oct_block_new(bytes, OCT_WORKSPACE);
+    if (!losses) return -1;
+    oct_kernels_now()->binary_cross_entropy(losses, oct_f32(logits), target, logits->size);
+    double sum = 0;
+    for (int64_t i = 0; i < logits->size; i++) sum += losses[i];
+    oct_block_free(losses, bytes, OCT_WORKSPACE);
+    oct_tensor *y = oct_tensor_make(OCT_F32, 0, NULL, OCT_ACTIVATIONS);
+    if (!y) return -1;
+    *oct_f32(y) = (float)(sum / (double)logits->size);
+    if (oct_records(&logits, 1)) {
+        oct_node *node = oct_tape_add(binary_cross_entropy_step, y, &logits, 1);
+        if (!node) return oct_tensor_release(y), -1;
+        node->saved[0] = oct_tensor_retain(targets);
     }
     *out = y;
     return 0;

@@ -52,9 +52,7 @@ int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids)
 
 /* ---- packed sequences ------------------------------------------------------------------------ */
 
-/* offsets[sequences + 1]: from 0 to the number of tokens, every sequence with a token or more. */
-static int check_offsets(const char *op, const oct_tensor *offsets, int64_t tokens,
-                         int64_t *longest)
+int oct_check_offsets(const char *op, const oct_tensor *offsets, int64_t tokens, int64_t *longest)
 {
     OCT_TRY(oct_check(offsets, op, "offsets", OCT_I32));
     const int32_t *at = oct_i32(offsets);
@@ -126,7 +124,7 @@ int oct_attention(oct_tensor **out, oct_tensor *qkv, oct_tensor *offsets, int64_
                         (long long)(qkv->shape[1] / 3 / heads));
     if (!(p >= 0.0f && p < 1.0f)) return oct_fail("attention: p must be at least 0 and below 1");
     int64_t tokens = qkv->shape[0], longest;
-    OCT_TRY(check_offsets("attention", offsets, tokens, &longest));
+    OCT_TRY(oct_check_offsets("attention", offsets, tokens, &longest));
     oct_dropout_mask mask = {p, oct_random_seed(), 0};
     if (p > 0.0f)
         mask.offset = oct_random_take(OCT_STREAM_DROPOUT,
@@ -177,7 +175,7 @@ int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets)
     if (x->ndim != 2)
         return oct_fail("segment_mean: x is %s, expected [tokens x width]", oct_shape_text(x));
     int64_t longest;
-    OCT_TRY(check_offsets("segment_mean", offsets, x->shape[0], &longest));
+    OCT_TRY(oct_check_offsets("segment_mean", offsets, x->shape[0], &longest));
     int64_t shape[2] = {offsets->size - 1, x->shape[1]};
     oct_tensor *y = oct_tensor_make(OCT_F32, 2, shape, OCT_ACTIVATIONS);
     if (!y) return -1;

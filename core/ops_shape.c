@@ -49,6 +49,15 @@ int oct_reshape(oct_tensor **out, oct_tensor *x, int ndim, const int64_t *shape)
     return 0;
 }
 
+int oct_detach(oct_tensor **out, oct_tensor *x)
+{
+    OCT_TRY(oct_check(x, "detach", "x", -1));
+    oct_tensor *y = oct_tensor_view(x, 0, x->ndim, x->shape);
+    if (!y) return -1;
+    *out = y;
+    return 0;
+}
+
 /* The gradient of a part: the rest of x's gradient is zero where nothing else has written it. */
 static int narrow_step(oct_node *node)
 {

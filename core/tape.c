@@ -37,11 +37,18 @@ int oct_records(oct_tensor *const *inputs, int64_t count)
     return 0;
 }
 
+static void forget_output(oct_tensor *output)
+{
+    if (!output) return;
+    if (!output->is_parameter) output->requires_grad = 0;
+    output->on_tape = 0;
+    oct_tensor_release(output);
+}
+
 static void node_free(oct_node *node)
 {
-    if (!node->output->is_parameter) node->output->requires_grad = 0;
-    node->output->on_tape = 0;
-    oct_tensor_release(node->output);
+    forget_output(node->output);
+    for (int i = 0; i < 2; i++) forget_output(node->also[i]);
     for (int i = 0; i < 3; i++) oct_tensor_release(node->saved[i]);
     for (int64_t i = 0; i < node->count; i++) oct_tensor_release(node->inputs[i]);
     oct_free(node);
@@ -68,6 +75,12 @@ oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *c
     return node;
 }
 
+void oct_tape_also(oct_node *node, oct_tensor *output)
+{
+    node->also[node->also[0] != NULL] = oct_tensor_retain(output);
+    output->requires_grad = output->on_tape = 1;
+}
+
 int64_t oct_tape_length(void)
 {
     return used;
@@ -79,6 +92,11 @@ void oct_tape_cut(int64_t length)
 }
 
 /* ---- gradients ------------------------------------------------------------------------------- */
+
+const float *oct_grad_of(const oct_tensor *output)
+{
+    return output && output->grad && !output->grad_is_empty ? oct_f32(output->grad) : NULL;
+}
 
 int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x)
 {
@@ -157,24 +175,29 @@ static int tell_complete(const oct_node *node, watch w)
     return 0;
 }
 
+/* An output's gradient has been used up, and so has its value, by the steps behind it. */
+static void finish_output(oct_tensor *output, const oct_tensor *loss)
+{
+    if (!output || output->kept) return;
+    if (output == loss) {
+        oct_tensor_release(output->grad);
+        output->grad = NULL;
+    } else {
+        oct_scope_leave(output);
+        oct_tensor_drop(output);
+    }
+}
+
 static int walk(oct_tensor *loss, watch w)
 {
     while (used > 0) {
         oct_node *node = nodes[used - 1];
-        oct_tensor *output = node->output;
-        if (output->grad && !output->grad_is_empty) OCT_TRY(node->step(node));
+        if (oct_grad_of(node->output) || oct_grad_of(node->also[0]) || oct_grad_of(node->also[1]))
+            OCT_TRY(node->step(node));
         if (w.complete) OCT_TRY(tell_complete(node, w));
         used--;
-        if (!output->kept) {
-            /* Its gradient has been used up, and so has its value, by the steps behind it. */
-            if (output == loss) {
-                oct_tensor_release(output->grad);
-                output->grad = NULL;
-            } else {
-                oct_scope_leave(output);
-                oct_tensor_drop(output);
-            }
-        }
+        finish_output(node->output, loss);
+        for (int i = 0; i < 2; i++) finish_output(node->also[i], loss);
         node_free(node);
     }
     return 0;

@@ -9,12 +9,14 @@
 
 typedef struct oct_node oct_node;
 
-/* Adds to the gradients of node->inputs what follows from node->output->grad, which is there. */
+/* Adds to the gradients of node->inputs what follows from node->output->grad, which is there; of a
+ * node with further outputs, one of their gradients is there (oct_grad_of). */
 typedef int (*oct_backward_step)(oct_node *node);
 
 struct oct_node {
     oct_backward_step step;
     oct_tensor *output;
+    oct_tensor *also[2];           /* further outputs; may be NULL */
     oct_tensor *saved[3];          /* further tensors that the step needs; owned; may be NULL */
     int64_t integers[4];
     float numbers[2];
@@ -31,6 +33,11 @@ int oct_records(oct_tensor *const *inputs, int64_t count);
 oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *const *inputs,
                        int64_t count);
 
+/* One more output of a node that was just added, in a free place of `also`. */
+void oct_tape_also(oct_node *node, oct_tensor *output);
+
+/* The gradient of an output; NULL where nothing behind it gave one, which stands for zeros. */
+const float *oct_grad_of(const oct_tensor *output);
 /* Where to write the gradient of x: NULL in *grad where x wants none. *accumulate: 1 where a value
  * stands there already. The caller writes all of it. -1 where memory ends. */
 int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x);

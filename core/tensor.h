@@ -75,6 +75,9 @@ static inline int oct_share_memory(const oct_tensor *a, const oct_tensor *b)
 
 /* -1 with "OP: NAME was released ..." or "OP: NAME is i32, expected f32" where it does not hold. */
 int oct_check(const oct_tensor *tensor, const char *op, const char *name, int dtype);
+/* offsets[sequences + 1] of packed sequences: from 0 to the number of tokens, every sequence with a
+ * token or more; -1 with "OP: ..." where it is not so. *longest: tokens of the longest sequence. */
+int oct_check_offsets(const char *op, const oct_tensor *offsets, int64_t tokens, int64_t *longest);
 /* "[32 x 64]" into one of a few buffers of the thread. */
 const char *oct_shape_text(const oct_tensor *tensor);
 

@@ -38,6 +38,45 @@ typedef struct oct_attention_shape {
     int64_t dropout_stride;        /* longest sequence, rounded up to a multiple of 8 */
 } oct_attention_shape;
 
+/* A layer of an LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014) over packed
+ * sequences, in one direction or both. Sequences are walked side by side, the longest first, so
+ * that those under way at step t are always the first ones; what the layer keeps of a token stands
+ * in a row of that order, step by step. `width` is oct_recurrent_width(hidden). */
+enum oct_cell { OCT_LSTM, OCT_GRU };
+typedef struct oct_recurrent_shape {
+    int cell, bf16;
+    int64_t tokens, sequences, steps;          /* steps: of the longest sequence */
+    int64_t inputs, hidden, directions;
+    const int32_t *order;          /* [sequences]: which sequence is walked as which */
+    const int32_t *begin;          /* [sequences]: first token of the sequence walked as which */
+    const int32_t *first;          /* [steps + 1]: rows before those of step t */
+    oct_dropout_mask dropout;      /* of x; element token * stride + column */
+    int64_t dropout_stride;        /* inputs, rounded up to a multiple of 8 */
+} oct_recurrent_shape;
+
+/* Of one direction, in PyTorch's layout: w_ih [gates x hidden x inputs], w_hh [gates x hidden x
+ * hidden], b_ih and b_hh [gates x hidden]; gates i f g o, or r z n. Biases may be NULL. */
+typedef struct oct_recurrent_weights {
+    const float *w_ih, *w_hh, *b_ih, *b_hh;
+} oct_recurrent_weights;
+
+/* Gradients. Of the results: dy [tokens x directions hidden]; dh_n and dc_n [directions x sequences
+ * x hidden]; each may be NULL, for zeros. Of the rest, each NULL where it is not wanted. `add`: 1
+ * where a value stands there already. */
+typedef struct oct_recurrent_gradients {
+    const float *dy, *dh_n, *dc_n;
+    float *dx, *dh_0, *dc_0;
+    float *dw_ih[2], *dw_hh[2], *db_ih[2], *db_hh[2];
+    int add_x, add_h_0, add_c_0, add_w_ih[2], add_w_hh[2], add_b_ih[2], add_b_hh[2];
+} oct_recurrent_gradients;
+
+/* Hidden units, rounded up to whole blocks; the gates of a token are 4 width numbers. */
+enum { OCT_RECURRENT_BLOCK = 16 };
+static inline int64_t oct_recurrent_width(int64_t hidden)
+{
+    return (hidden + OCT_RECURRENT_BLOCK - 1) / OCT_RECURRENT_BLOCK * OCT_RECURRENT_BLOCK;
+}
+
 typedef struct oct_kernels {
     const char *isa;
 
@@ -114,6 +153,12 @@ typedef struct oct_kernels {
                                    float scale, int64_t rows, int64_t classes, int32_t ignore,
                                    int accumulate);
 
+    /* losses[n] = log(1 + e^x) - target x, which is cross-entropy with sigmoid(x), and its gradient:
+     * dx (+)= scale * (sigmoid(x) - target) */
+    void (*binary_cross_entropy)(float *losses, const float *x, const float *targets, int64_t n);
+    void (*binary_cross_entropy_backward)(float *dx, const float *x, const float *targets,
+                                          float scale, int64_t n, int accumulate);
+
     /* embedding.c: y[rows x width] = table[ids[row]]; dtable[id] += dy of the rows that have it, in
      * the order of the rows. Ids have been checked. */
     void (*embedding)(float *y, const float *table, const int32_t *ids, int64_t rows,
@@ -132,6 +177,18 @@ typedef struct oct_kernels {
     int (*attention)(float *out, float *log_sum, const float *qkv, oct_attention_shape shape);
     int (*attention_backward)(float *dqkv, const float *dout, const float *qkv, const float *out,
                               const float *log_sum, oct_attention_shape shape);
+
+    /* recurrent.c: y[tokens x directions hidden]; h_n, h_0, and for an LSTM c_n, c_0, [directions x
+     * sequences x hidden], h_0 and c_0 may be NULL for zeros. Kept for the way back, or NULL:
+     * gates [directions x tokens x 4 width], and for an LSTM cells [directions x tokens x width].
+     * -1 where memory or oneDNN fails. */
+    int (*recurrent)(float *y, float *h_n, float *c_n, float *gates, float *cells, const float *x,
+                     const float *h_0, const float *c_0, const oct_recurrent_weights *weights,
+                     const oct_recurrent_shape *shape);
+    int (*recurrent_backward)(const oct_recurrent_gradients *gradients, const float *gates,
+                              const float *cells, const float *x, const float *y, const float *h_0,
+                              const float *c_0, const oct_recurrent_weights *weights,
+                              const oct_recurrent_shape *shape);
 
     /* optim.c: a step of all pieces of the work; returns how many elements were left out. */
     int64_t (*optim_step)(const oct_optim_work *work);

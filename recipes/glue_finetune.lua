@@ -251,32 +251,12 @@ end
 
 -- The command -------------------------------------------------------------------------------------
 
---- The options of the run that --resume names; only those that change no number may be given anew.
-local function resumed_options(options, given)
-  local run = train.run_folder.open(options.resume)
-  local config = run:read_json "config.json".octet
-  if type(config) ~= "table" or config.recipe ~= PROGRAM.name then
-    error(("--resume: %s is no run of %s"):format(run.folder, PROGRAM.name), 0)
-  end
-  if run:finished() then
-    error(("--resume: the run in %s is finished; its scores are in result.json"):format(run.folder),
-      0)
-  end
-  local own = cli.check(config.options, PROGRAM, run:path "config.json")
-  for name in pairs(given) do
-    if not FREE_ON_RESUME[name] then
-      error(("--%s cannot be given with --resume: the run keeps its own (%s)"):format(
-        name:gsub("_", "-"), tostring(own[name])), 0)
-    end
-    own[name] = options[name]
-  end
-  return own, run
-end
-
 cli.main("glue_finetune", function()
   local options, given = cli.parse(arg, PROGRAM)
   local folder
-  if options.resume then options, folder = resumed_options(options, given) end
+  if options.resume then
+    options, folder = train.run_folder.resumed(PROGRAM, options, given, FREE_ON_RESUME)
+  end
   local several = options.task == "all" or options.seeds > 1
   local _, signal, run = train.signals.caught(several and finetune_many or finetune, options,
     folder)

@@ -1,49 +1,14 @@
 /* attention_tile.h - the small products of attention, and the packing that they want.
  *
  * Within one head of one sequence the matrices are 10 to 128 rows by 32 or 64 columns: less than a
- * call of oneDNN costs to set up. Here a tile of the result stays in registers. */
+ * call of oneDNN costs to set up. */
 #ifndef OCT_ATTENTION_TILE_H
 #define OCT_ATTENTION_TILE_H
 #include "kernels/cpu/row.h"
-
-/* Accumulators of a tile; what is left of the 32 or 16 registers holds a row of b and an a. */
-#if defined(OCT_ISA_avx512)
-enum { ACCUMULATORS = 24 };
-#else
-enum { ACCUMULATORS = 12 };
-#endif
-enum { MOST_ROWS = 16 };           /* of a tile */
+#include "kernels/cpu/tile.h"
 
 /* A number of floats, rounded up to whole vectors. */
 INLINE int64_t whole_vectors(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
-
-/* `rows` and `vectors` are constants: everything below unrolls into registers. */
-INLINE void tile(float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_column,
-                 const float *b, int64_t b_row, int64_t depth, int accumulate, const int rows,
-                 const int vectors)
-{
-    vf sum[MOST_ROWS][4];
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = accumulate ? vf_load(c + r * c_row + v * LANES) : vf_all(0);
-    for (int64_t k = 0; k < depth; k++) {
-        vf terms[4];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) terms[v] = vf_load(b + k * b_row + v * LANES);
-#pragma GCC unroll 16
-        for (int r = 0; r < rows; r++) {
-            const vf factor = vf_all(a[r * a_row + k * a_column]);
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) sum[r][v] = vf_fma(factor, terms[v], sum[r][v]);
-        }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) vf_store(c + r * c_row + v * LANES, sum[r][v]);
-}
 
 /* c[rows x width] (+)= a b, with a's element (r, k) at a[r * a_row + k * a_column] and b
  * [depth x width]; width in whole vectors. */

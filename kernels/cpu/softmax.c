@@ -96,3 +96,35 @@ void KERNEL(cross_entropy_backward)(float *dlogits, const float *logits, const i
         }
     });
 }
+
+/* ---- a logit for each yes or no -------------------------------------------------------------- */
+
+static void binary_losses(float *losses, const float *x, const float *targets, int64_t n)
+{
+    FOR_VECTORS(i, n, count, {
+        const vf logit = load(x + i, count), zero = vf_all(0);
+        const vf soft = vf_max(logit, zero) + vf_log(1.0f + vf_exp(-vf_abs(logit)));
+        store(losses + i, soft - logit * load(targets + i, count), count);
+    });
+}
+
+void KERNEL(binary_cross_entropy)(float *losses, const float *x, const float *targets, int64_t n)
+{
+    IN_PIECES(n, at, count, binary_losses(losses + at, x + at, targets + at, count));
+}
+
+static void binary_gradients(float *dx, const float *x, const float *targets, float scale,
+                             int64_t n, int accumulate)
+{
+    FOR_VECTORS(i, n, count, {
+        const vf g = (vf_sigmoid(load(x + i, count)) - load(targets + i, count)) * scale;
+        store(dx + i, accumulate ? load(dx + i, count) + g : g, count);
+    });
+}
+
+void KERNEL(binary_cross_entropy_backward)(float *dx, const float *x, const float *targets,
+                                           float scale, int64_t n, int accumulate)
+{
+    IN_PIECES(n, at, count,
+              binary_gradients(dx + at, x + at, targets + at, scale, count, accumulate));
+}

@@ -15,7 +15,9 @@
             X(linear_backward) X(layer_norm) X(layer_norm_backward) X(softmax) X(softmax_backward) \
                 X(cross_entropy) X(cross_entropy_backward) X(embedding) X(embedding_backward)      \
                     X(segment_mean) X(segment_mean_backward) X(attention) X(attention_backward)    \
-                        X(optim_step) X(optim_measure) X(optim_squares) X(quantize) X(dequantize)
+                        X(recurrent) X(recurrent_backward) X(binary_cross_entropy)                 \
+                            X(binary_cross_entropy_backward) X(optim_step) X(optim_measure)        \
+                                X(optim_squares) X(quantize) X(dequantize)
 
 KERNELS(DECLARE)
 

@@ -481,6 +481,14 @@ function methods:zero_grad()
   check(C.oct_zero_grad(self), 2)
 end
 
+--- A view outside of the record: no gradient passes through it, and it outlives `backward`. Beyond
+-- the end of the step's scope it lives where it is kept or returned.
+-- @treturn tensor
+function methods:detach()
+  call(C.oct_detach, out, self)
+  return take()
+end
+
 --- Keep it beyond backward and the end of the step.
 -- @treturn tensor itself
 function methods:keep()

@@ -110,6 +110,55 @@ describe("cross-entropy", function()
   end)
 end)
 
+describe("the cross-entropy of yes or no", function()
+  local function case(n, targets, options)
+    local o = {inputs = {{check.values(n, -6, 6, n), {n}}},
+      op = function(x)
+        return nn.binary_cross_entropy_with_logits(x, tensor.from(targets, {n}))
+      end,
+      formula = function(x)
+        local sum = 0
+        for i = 1, n do
+          local p = 1 / (1 + math.exp(-x[i]))
+          sum = sum - (targets[i] * math.log(p) + (1 - targets[i]) * math.log(1 - p)) / n
+        end
+        return {sum}
+      end}
+    for k, v in pairs(options or {}) do o[k] = v end
+    check.op(o)
+  end
+
+  it("is its formula, and its gradients the formula's", function()
+    case(1, {1})
+    case(3, {0, 1, 0.25})
+    case(37, check.values(37, 0, 1, 2))
+  end)
+
+  it("gives the same bits with two threads on many", function()
+    case(40000, check.values(40000, 0, 1, 2), {probes = 3})
+  end)
+
+  it("takes labels, and bears logits of any size", function()
+    check.everywhere(function()
+      local logits = tensor.from({1e4, -1e4, -1e4, 0}, {2, 2}):parameter_()
+      local labels = tensor.from({0, 1, 0, 1}, {4}, "i32")
+      local loss = nn.binary_cross_entropy_with_logits(logits, labels)
+      loss:backward()
+      check.near({loss:item()}, {(2e4 + math.log(2)) / 4}, 1e-6, "loss")
+      assert.same({0.25, -0.25, 0, -0.125}, logits:grad():totable())
+    end)
+  end)
+
+  it("refuses a target out of range, and says which", function()
+    assert.error_matches(function()
+      nn.binary_cross_entropy_with_logits(tensor.zeros {3}, tensor.from({0, 1, 2}, {3}, "i32"))
+    end, "target 2 at place 3, expected 0 to 1")
+    assert.error_matches(function()
+      nn.binary_cross_entropy_with_logits(tensor.zeros {3}, tensor.zeros {2})
+    end, "logits %[3%], targets %[2%]")
+  end)
+end)
+
 describe("the mean squared error", function()
   it("is its formula, and its gradients the formula's", function()
     check.op{inputs = {{check.values(7, -1, 1, 1), {7}}, {check.values(7, -1, 1, 2), {7}}},

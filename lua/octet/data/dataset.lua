@@ -15,16 +15,22 @@ local M = {}
 
 --- A data set.
 -- @tparam table options
---   `encoding`: from a tokenizer's encode_all or encode_table;
+--   `encoding`: from a tokenizer's encode_all or encode_table; or else `ids` (int32_t[]),
+--   `offsets` (int64_t[all_rows + 1]) and `all_rows`;
 --   `labels`: int32_t[rows] (classes, from 0) or float[rows] (scores), or nil;
 --   `classes`: how many classes there are, 1 for scores;
 --   `rows` and `selection` (int32_t[rows]): which rows of the encoding, all where not given
 -- @treturn Dataset with `rows`, `tokens` (all together) and `longest` (tokens of the longest row)
 function M.new(options)
-  local _, offsets, _, rows = text.arrays(options.encoding)
+  local offsets, rows = options.offsets, options.all_rows
+  if options.encoding then
+    local _
+    _, offsets, _, rows = text.arrays(options.encoding)
+  end
   local self = setmetatable({
-    encoding = options.encoding, labels = options.labels, classes = options.classes,
-    selection = options.selection, rows = options.selection and options.rows or rows,
+    encoding = options.encoding, ids = options.ids, offsets = offsets, labels = options.labels,
+    classes = options.classes, selection = options.selection,
+    rows = options.selection and options.rows or rows, all_rows = rows,
   }, Dataset)
   self.tokens, self.longest = 0, 0
   for i = 0, self.rows - 1 do
@@ -47,8 +53,9 @@ function Dataset:part(n, seed)
   local order = self:order(seed, 0)
   local selection = ffi.new("int32_t[?]", math.max(n, 1))
   ffi.copy(selection, order, 4 * n)
-  return M.new {encoding = self.encoding, labels = self.labels, classes = self.classes,
-    selection = selection, rows = n}
+  return M.new {encoding = self.encoding, ids = self.ids, offsets = self.offsets,
+    all_rows = self.all_rows, labels = self.labels, classes = self.classes, selection = selection,
+    rows = n}
 end
 
 --- Rows of the encoding in the order of an epoch; a pure function of seed and epoch.
@@ -66,6 +73,29 @@ function Dataset:order(seed, epoch)
     for i = 0, self.rows - 1 do order[i] = self.selection[order[i]] end
   end
   return order
+end
+
+--- The same rows sorted by length, those of one length as they stood, and then, where there is a
+-- seed, the batches shuffled; one that is not full stays the last.
+function Dataset:by_length(order, size, seed, epoch)
+  -- One number says both, length first: a comparison of numbers is quick.
+  local keys = {}
+  for i = 0, self.rows - 1 do
+    local length = tonumber(self.offsets[order[i] + 1] - self.offsets[order[i]])
+    keys[i + 1] = length * self.rows + i
+  end
+  table.sort(keys)
+  local full = math.floor(self.rows / size)
+  local batches = ffi.new("int32_t[?]", math.max(full, 1))
+  for i = 0, full - 1 do batches[i] = i end
+  if seed then check(C.oct_permutation(batches, full, seed, epoch)) end
+  local sorted = ffi.new("int32_t[?]", math.max(self.rows, 1))
+  for i = 0, self.rows - 1 do
+    local batch = math.floor(i / size)
+    local from = batch < full and batches[batch] * size + i % size or i
+    sorted[i] = order[keys[from + 1] % self.rows]
+  end
+  return sorted
 end
 
 --- The label of a row (from 1), in the data set's own order.
@@ -115,8 +145,26 @@ local function label_tensor(self, rows, n)
   return labels
 end
 
+--- Rows of `ids`, packed one behind the other.
+local function pack_ids(self, rows, n)
+  local offsets = tensor.new({n + 1}, "i32", "data")
+  local at = offsets:data()
+  at[0] = 0
+  for i = 0, n - 1 do
+    at[i + 1] = at[i] + tonumber(self.offsets[rows[i] + 1] - self.offsets[rows[i]])
+  end
+  local ids = tensor.new({at[n]}, "i32", "data")
+  local into = ids:data()
+  for i = 0, n - 1 do
+    ffi.copy(into + at[i], self.ids + self.offsets[rows[i]], 4 * (at[i + 1] - at[i]))
+  end
+  return {ids = ids, offsets = offsets, tokens = at[n], examples = n,
+    labels = self.labels and label_tensor(self, rows, n)}
+end
+
 --- Rows of the encoding, packed one behind the other.
 local function pack(self, rows, n)
+  if self.ids then return pack_ids(self, rows, n) end
   check(C.oct_encoding_count(count, self.encoding, rows, n), 3)
   local tokens = tonumber(count[0])
   local batch = {tokens = tokens, examples = n}
@@ -141,16 +189,21 @@ end
 -- sequences one behind the other), `offsets` (i32 [examples + 1]) and `labels` (i32 [examples], f32
 -- where scores are predicted), and as numbers `tokens` and `examples`.
 --
+-- A data set of `ids` has no types and no positions.
+--
 -- What a step makes and does not keep is released when the next batch is asked for, and when the
 -- loop ends. A loop that is left early ends when the data set is next iterated, or by finish().
 -- @tparam table options `size` (examples in a batch), `shuffle`, `seed` and `epoch` (the order
---   depends on them alone), `start`: batches of the epoch to pass over, at no cost
+--   depends on them alone), `start`: batches of the epoch to pass over, at no cost; `by_length`:
+--   rows of like length share a batch, and the batches are shuffled
 -- @return iterator
 function Dataset:batches(options)
   local size, start = options.size, options.start or 0
   check_count(size, "size", 1)
   check_count(start, "start", 0)
-  local order = self:order(options.shuffle and (options.seed or 0) or nil, options.epoch or 1)
+  local seed = options.shuffle and (options.seed or 0) or nil
+  local order = self:order(seed, options.epoch or 1)
+  if options.by_length then order = self:by_length(order, size, seed, options.epoch or 1) end
   self:finish()
   local at, iteration = start * size, {}
   return function()

@@ -19,6 +19,10 @@ local M = {}
 M.dataset = Dataset.new
 M.table = require "octet.data.table"
 M.glue = glue
+M.words = require "octet.data.words"
+M.sms = require "octet.data.sms"
+M.imdb = require "octet.data.imdb"
+M.own_table = require "octet.data.own_table"
 M.snippets = snippets
 
 --- Every task's name, in the order of the paper's table, and the snippets.

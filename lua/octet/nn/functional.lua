@@ -68,6 +68,16 @@ function M.cross_entropy(logits, labels, options)
   return take()
 end
 
+--- Mean cross-entropy of yes or no: logits, whose sigmoids are the probabilities of yes.
+-- @tparam tensor logits of any shape
+-- @tparam tensor targets as many, each from 0 to 1 (f32), or labels 0 and 1 (i32)
+-- @treturn tensor a scalar
+function M.binary_cross_entropy_with_logits(logits, targets)
+  if targets:dtype() == "i32" then targets = targets:to("f32") end
+  call(C.oct_binary_cross_entropy, out, logits, targets)
+  return take()
+end
+
 --- Mean squared error of two tensors of the same shape.
 -- @treturn tensor a scalar
 function M.mse_loss(prediction, target)

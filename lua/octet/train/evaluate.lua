@@ -35,19 +35,19 @@ function M.loss(logits, batch)
   return nn.cross_entropy(logits, batch.labels)
 end
 
-local function one_batch(model, batch, result)
-  local logits = model(batch)
-  M.decide(logits, result.predictions)
+local function one_batch(model, batch, result, o)
+  local logits = model(batch);
+  (o.decide or M.decide)(logits, result.predictions)
   local labels = batch.labels:data()
   for i = 0, batch.examples - 1 do result.labels[#result.labels + 1] = tonumber(labels[i]) end
-  return M.loss(logits, batch):item()
+  return (o.loss or M.loss)(logits, batch):item()
 end
 
 --- Run a model over a data set in evaluation mode.
 -- @tparam table model
 -- @tparam function batches an iterator over batches with `labels`, `examples` and `tokens`
 -- @tparam table o `stop`: a function asked before each batch; `show`: a progress bar; `total`:
--- batches there are, for the bar
+-- batches there are, for the bar; `decide` and `loss`: in place of this module's
 -- @treturn ?table predictions, labels, loss; nil where stop() became true
 function M.run(model, batches, o)
   local result = {predictions = {}, labels = {}, loss = 0}
@@ -60,7 +60,7 @@ function M.run(model, batches, o)
       result = nil
       break
     end
-    local loss = scope.scope(scope.no_grad, one_batch, model, batch, result)
+    local loss = scope.scope(scope.no_grad, one_batch, model, batch, result, o)
     result.loss = result.loss + loss * batch.examples
     count = count + 1
     if bar then bar:update(count, {units = batch.tokens}) end

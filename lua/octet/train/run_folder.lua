@@ -5,6 +5,7 @@
 -- run is cut to what the checkpoint knew, so that in the end it is that of a run never stopped.
 -- @module octet.train.run_folder
 local checkpoint = require "octet.train.checkpoint"
+local cli = require "octet.cli"
 local file = require "octet.file"
 local json = require "octet.json"
 local machine = require "octet.machine"
@@ -52,6 +53,35 @@ function M.open(path)
     error(("--resume: %s is no run: it has no config.json"):format(path), 0)
   end
   return new(path)
+end
+
+--- The run that --resume names, with its own options; only those that change no number may be given
+-- anew.
+-- @tparam table program the recipe's, as for cli.parse
+-- @tparam table options as given now
+-- @tparam table given which of them were given
+-- @tparam table free the names of those that change no number, each true
+-- @treturn table the options
+-- @treturn table the run
+function M.resumed(program, options, given, free)
+  local run = M.open(options.resume)
+  local config = run:read_json "config.json".octet
+  if type(config) ~= "table" or config.recipe ~= program.name then
+    error(("--resume: %s is no run of %s"):format(run.folder, program.name), 0)
+  end
+  if run:finished() then
+    error(("--resume: the run in %s is finished; its scores are in result.json"):format(run.folder),
+      0)
+  end
+  local own = cli.check(config.options, program, run:path "config.json")
+  for name in pairs(given) do
+    if not free[name] then
+      error(("--%s cannot be given with --resume: the run keeps its own (%s)"):format(
+        name:gsub("_", "-"), tostring(own[name])), 0)
+    end
+    own[name] = options[name]
+  end
+  return own, run
 end
 
 --- The folder of a run, made where there is none.
