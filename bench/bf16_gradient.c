@@ -1,5 +1,5 @@
-/* bf16_gradient.c - for bench/optimizer_large.lua: a gradient in bf16. No op gives one, so it is hung
- * on the parameter by hand, which takes the core's own view of a tensor. */
+/* bf16_gradient.c - for bench/optimizer_large.lua: a gradient in bf16. No op gives one, so it is
+ * hung on the parameter by hand, which takes the core's own view of a tensor. */
 #include "core/tensor.h"
 
 #pragma GCC visibility push(default)

@@ -1,5 +1,5 @@
-/* adafactor.c - Adafactor's second moment, of a matrix kept as the mean of each row and each column,
- * and the gradient divided by its root. */
+/* adafactor.c - Adafactor's second moment, of a matrix kept as the mean of each row and each
+ * column, and the gradient divided by its root. */
 #include <math.h>
 
 #include "core/error.h"
@@ -9,9 +9,9 @@
 
 /* What is gone through for one parameter. */
 typedef struct factored {
-    float *update;                 /* [size]: the gradient, then the squares, then the update */
-    float *squares;                /* [size] */
-    float *row, *column;           /* scratch, [rows] and [columns] */
+    float *update;       /* [size]: the gradient, then the squares, then the update */
+    float *squares;      /* [size] */
+    float *row, *column; /* scratch, [rows] and [columns] */
     int64_t size, rows, columns;
     int is_matrix;
 } factored;
@@ -39,10 +39,11 @@ static double mean_of(const float *x, int64_t n)
 static void row_means(const factored *f, double eps1)
 {
     const oct_kernels *k = oct_kernels_now();
-    #pragma omp parallel for schedule(static) if (f->rows >= 16)
+#pragma omp parallel for schedule(static) if (f->rows >= 16)
     for (int64_t i = 0; i < f->rows; i++)
-        f->row[i] = (float)(k->sum_squares(f->update + i * f->columns, f->columns)
-                            / (double)f->columns + eps1);
+        f->row[i] =
+            (float)(k->sum_squares(f->update + i * f->columns, f->columns) / (double)f->columns +
+                    eps1);
 }
 
 static void divide_matrix(factored *f, float *row_moment, float *column_moment, float decay,
@@ -124,11 +125,13 @@ int oct_adafactor_step(int64_t *left_out, oct_optim *o, oct_optim_member *m, oct
     f.row = f.squares + f.size;
     f.column = f.row + f.rows;
     oct_optim_load_gradient(f.update, o, m, slot, scale);
-    *left_out = oct_kernels_now()->all_finite(f.update, f.size)
-                    ? 0 : count_not_finite(f.update, f.size);
+    *left_out =
+        oct_kernels_now()->all_finite(f.update, f.size) ? 0 : count_not_finite(f.update, f.size);
     int status = 0;
-    if (*left_out == 0) status = step_with(o, m, slot, &f);
-    else m->steps--;
+    if (*left_out == 0)
+        status = step_with(o, m, slot, &f);
+    else
+        m->steps--;
     oct_block_free(f.update, bytes, OCT_WORKSPACE);
     return status;
 }

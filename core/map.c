@@ -71,9 +71,9 @@ static void fill_quadratic(side *s, int levels, int is_signed)
     for (int k = 1; k <= n; k++) append(s, (double)(k * k) / (n * n));
 }
 
-/* Each value so many times the one below. With 256 levels over the seven decades of the dynamic map,
- * with 16 over one; an unsigned map of 16 has no 0: where v is kept, or its root, an element that is
- * small beside its block's largest makes shorter steps, not longer ones. */
+/* Each value so many times the one below. With 256 levels over the seven decades of the dynamic
+ * map, with 16 over one; an unsigned map of 16 has no 0: where v is kept, or its root, an element
+ * that is small beside its block's largest makes shorter steps, not longer ones. */
 static void fill_geometric(side *s, int levels, int is_signed)
 {
     int few = levels != OCT_CODES, n = positives(levels, is_signed) + (few && !is_signed);

@@ -38,9 +38,9 @@ int oct_isa(const char **name);
 /* 1 where the processor multiplies bf16 (AVX-512 BF16 or AMX), else 0. */
 int oct_has_bf16(int *has);
 /* Open a device besides the processor: "cuda", the first GPU, or "cuda-emu", CUDA's kernels run on
- * the processor, for specs. Its library, liboctet-NAME.so, is looked for beside this one; errors say
- * what is missing (the library, a driver, a GPU). description: what was opened, until the next call.
- * Tensors stay in the processor's memory. */
+ * the processor, for specs. Its library, liboctet-NAME.so, is looked for beside this one; errors
+ * say what is missing (the library, a driver, a GPU). description: what was opened, until the next
+ * call. Tensors stay in the processor's memory. */
 int oct_device_open(const char **description, const char *name);
 /* Monotonic clock in seconds. */
 int oct_clock(double *seconds);
@@ -111,9 +111,9 @@ int oct_concat(oct_tensor **out, oct_tensor **xs, int64_t count, int dim);
  * gradient passes from f32 to a bf16 parameter, and no other way. */
 int oct_cast(oct_tensor **out, oct_tensor *x, int dtype);
 /* In place, never recorded: dst = src (same size and type); the contents of a and b exchanged (same
- * size and type, no memory shared); dst moved towards src, (1 - weight) dst + weight src with weight
- * from 0 to 1 (same size, f32); every element = value (f32, i32, u8); uniform in [low, high) and
- * normal, from OCT_STREAM_INIT (f32). */
+ * size and type, no memory shared); dst moved towards src, (1 - weight) dst + weight src with
+ * weight from 0 to 1 (same size, f32); every element = value (f32, i32, u8); uniform in [low, high)
+ * and normal, from OCT_STREAM_INIT (f32). */
 int oct_copy(oct_tensor *dst, oct_tensor *src);
 int oct_swap(oct_tensor *a, oct_tensor *b);
 int oct_lerp(oct_tensor *dst, oct_tensor *src, float weight);
@@ -197,11 +197,12 @@ int oct_attention(oct_tensor **out, oct_tensor *qkv, oct_tensor *offsets, int64_
 /* y[sequences x width] = mean of each sequence's rows of x[tokens x width]. */
 int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets);
 /* A layer of an LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014) over packed
- * sequences, in one direction or both: y[tokens x directions hidden]; h_n and c_n, the states behind
- * each sequence's last step, [directions x sequences x hidden], as are h_0 and c_0, which may be
- * NULL for zeros. x[tokens x inputs], dropped out with probability p. weights: for each direction
- * w_ih [gates hidden x inputs], w_hh [gates hidden x hidden], b_ih and b_hh [gates hidden], which
- * may be NULL. Gates and formulas are PyTorch's: i f g o; r z n, r applied behind the product. */
+ * sequences, in one direction or both: y[tokens x directions hidden]; h_n and c_n, the states
+ * behind each sequence's last step, [directions x sequences x hidden], as are h_0 and c_0, which
+ * may be NULL for zeros. x[tokens x inputs], dropped out with probability p. weights: for each
+ * direction w_ih [gates hidden x inputs], w_hh [gates hidden x hidden], b_ih and b_hh [gates
+ * hidden], which may be NULL. Gates and formulas are PyTorch's: i f g o; r z n, r applied behind
+ * the product. */
 int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor *x,
              oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0, oct_tensor **weights,
              int64_t directions, float p);
@@ -467,38 +468,38 @@ int oct_optim_add(oct_optim *optim, oct_tensor *parameter, const char *name, int
  * how many those are. */
 int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *optim);
 /* One step of every parameter that has a gradient, which is multiplied with grad_scale and then
- * clipped to +- grad_limit (infinity: not at all). An element whose gradient is not finite, or would
- * bring its state to 2^126 or more, is left as it is, state and all; left_out: how many. Gradients
- * stay. */
+ * clipped to +- grad_limit (infinity: not at all). An element whose gradient is not finite, or
+ * would bring its state to 2^126 or more, is left as it is, state and all; left_out: how many.
+ * Gradients stay. */
 int oct_optim_step(int64_t *left_out, oct_optim *optim, double grad_scale, double grad_limit);
-/* backward and a step at once: each parameter of the optimizer is stepped as soon as its gradient is
- * complete, and the gradient is freed. Where it fails on the way, some have been stepped, the others
- * not. */
+/* backward and a step at once: each parameter of the optimizer is stepped as soon as its gradient
+ * is complete, and the gradient is freed. Where it fails on the way, some have been stepped, the
+ * others not. */
 int oct_optim_step_backward(int64_t *left_out, oct_optim *optim, oct_tensor *loss,
                             double grad_scale, double grad_limit);
 /* All gradients count as zero. */
 int oct_optim_zero_grad(oct_optim *optim);
-/* A new handle on a state tensor of the parameter added as number `index` (0-based); *out NULL where
- * it has none. */
+/* A new handle on a state tensor of the parameter added as number `index` (0-based); *out NULL
+ * where it has none. */
 int oct_optim_state(oct_tensor **out, oct_optim *optim, int64_t index, int which);
 /* Steps that a parameter has made; set: -1 leaves them. */
 int oct_optim_steps(int64_t *steps, oct_optim *optim, int64_t index, int64_t set);
 /* on 1: each step notes how well it kept its new state in 8 or 4 bits. */
 int oct_optim_watch(oct_optim *optim, int on);
 /* sums[6] over the elements of state number `state` in the last step: |kept - meant|, the same over
- * |meant|, |meant|; how many were kept as 0 though they were not, how many were not 0, how many have
- * the largest code of a side. */
+ * |meant|, |meant|; how many were kept as 0 though they were not, how many were not 0, how many
+ * have the largest code of a side. */
 int oct_optim_error_sums(double *sums, oct_optim *optim, int64_t index, int state);
-/* Of the codes of state number `state`: how many stand for 0, as all do in a block of zeros, and how
- * many are the last one of a side. */
+/* Of the codes of state number `state`: how many stand for 0, as all do in a block of zeros, and
+ * how many are the last one of a side. */
 int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *optim, int64_t index,
                           int state);
 /* Whether f32 state from outside holds what a step may leave: numbers that are finite and below
  * 2^126 in magnitude, and without negative_too none below 0. */
 int oct_optim_is_sound(int *sound, const oct_tensor *state, int negative_too);
-/* Specs only: the kernels that the processor has, their scalar twins, those for a processor that has
- * AVX-512 without VBMI, or those of the device that is open: all that they read is copied there for
- * each step, and what they wrote is copied back, which proves them and saves no time. */
+/* Specs only: the kernels that the processor has, their scalar twins, those for a processor that
+ * has AVX-512 without VBMI, or those of the device that is open: all that they read is copied there
+ * for each step, and what they wrote is copied back, which proves them and saves no time. */
 enum { OCT_KERNELS_USUAL, OCT_KERNELS_SCALAR, OCT_KERNELS_PLAIN, OCT_KERNELS_DEVICE };
 int oct_optim_kernels(oct_optim *optim, int kind);
 

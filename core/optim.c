@@ -86,7 +86,8 @@ int oct_optim_group(oct_optim *o, int number, int rule, double lr, double weight
         return oct_fail("optim: group %d, expected 0 to %d", number, OCT_GROUPS - 1);
     if (rule < 0 || rule >= oct_rules())
         return oct_fail("optim: rule %d, expected 0 to %d", rule, oct_rules() - 1);
-    if (!in_range(lr, 0, INFINITY, OCT_OPTION_BELOW)) return oct_fail("optim: lr is out of range, expected 0 or more");
+    if (!in_range(lr, 0, INFINITY, OCT_OPTION_BELOW))
+        return oct_fail("optim: lr is out of range, expected 0 or more");
     if (!in_range(weight_decay, 0, INFINITY, OCT_OPTION_BELOW))
         return oct_fail("optim: weight_decay is out of range, expected 0 or more");
     if (decay < OCT_DECAY_COUPLED || decay > OCT_DECAY_OWN)
@@ -156,7 +157,8 @@ static int add_state(oct_optim_member *m, int j)
     if (m->bits == 32) return add_tensor(m, OCT_STATE_VALUES + j, OCT_F32, p->ndim, p->shape, 0);
     uint8_t zero = (uint8_t)m->maps[j]->zero;
     if (m->bits == 4)
-        OCT_TRY(add_tensor(m, OCT_STATE_VALUES + j, OCT_U8, 1, &halves, (uint8_t)(zero | zero << 4)));
+        OCT_TRY(
+            add_tensor(m, OCT_STATE_VALUES + j, OCT_U8, 1, &halves, (uint8_t)(zero | zero << 4)));
     else
         OCT_TRY(add_tensor(m, OCT_STATE_VALUES + j, OCT_U8, p->ndim, p->shape, zero));
     return add_tensor(m, OCT_STATE_ABSMAX + j, OCT_F32, 1, &blocks, 0);
@@ -216,8 +218,7 @@ static int check_parameter(const oct_optim *o, const oct_tensor *p, const char *
 }
 
 static int check_format(const oct_tensor *p, const char *name, int bits, int64_t block, int flags,
-                        const oct_map *signed_map, const oct_map *unsigned_map,
-                        int correction_bits)
+                        const oct_map *signed_map, const oct_map *unsigned_map, int correction_bits)
 {
     if (bits != 4 && bits != 8 && bits != 32)
         return oct_fail("optim: parameter \"%s\": bits is %d, expected 4, 8 or 32", name, bits);
@@ -239,9 +240,8 @@ static int check_format(const oct_tensor *p, const char *name, int bits, int64_t
     return 0;
 }
 
-int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int bits,
-                  int64_t block, int flags, oct_map *signed_map, oct_map *unsigned_map,
-                  int correction_bits)
+int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int bits, int64_t block,
+                  int flags, oct_map *signed_map, oct_map *unsigned_map, int correction_bits)
 {
     OCT_TRY(check_parameter(o, p, name));
     OCT_TRY(check_format(p, name, bits, block, flags, signed_map, unsigned_map, correction_bits));
@@ -249,20 +249,27 @@ int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int 
         return oct_fail("optim: group %d of parameter \"%s\" has no numbers", group, name);
     OCT_TRY(make_room(o, oct_pieces_of(p->size)));
     oct_optim_member m = {
-        .parameter = oct_tensor_retain(p), .name = oct_strdup(name), .group = group,
-        .rule = o->groups[group].rule, .bits = bits, .flags = flags, .block = block,
-        .correction_bits = correction_bits, .random_base = o->random_blocks,
+        .parameter = oct_tensor_retain(p),
+        .name = oct_strdup(name),
+        .group = group,
+        .rule = o->groups[group].rule,
+        .bits = bits,
+        .flags = flags,
+        .block = block,
+        .correction_bits = correction_bits,
+        .random_base = o->random_blocks,
     };
     for (int j = 0; j < OCT_STATES && bits != 32; j++)
-        m.maps[j] = oct_map_retain(m.rule->state[j].kind == OCT_STATE_SIGNED ? signed_map
-                                                                             : unsigned_map);
+        m.maps[j] =
+            oct_map_retain(m.rule->state[j].kind == OCT_STATE_SIGNED ? signed_map : unsigned_map);
     if (o->errors) m.errors = oct_calloc(OCT_STATES, sizeof *m.errors);
     if (!m.name || (o->errors && !m.errors) || add_tensors(&m, o->groups + group) != 0) {
         release_member(&m);
         return -1;
     }
-    /* Room for draws of states and parameter, whether its format makes them or not: where the format
-     * of one parameter is changed, all others go on with the draws that they would have had. */
+    /* Room for draws of states and parameter, whether its format makes them or not: where the
+     * format of one parameter is changed, all others go on with the draws that they would have had.
+     */
     o->random_blocks += 2 * 4 * (uint64_t)oct_blocks_of(p->size, 64);
     o->piece_room += oct_pieces_of(p->size);
     o->members[o->count++] = m;

@@ -9,9 +9,9 @@
 enum { OCT_GROUPS = 4096 };
 
 typedef struct oct_optim_group_numbers {
-    const oct_rule *rule;          /* NULL: nothing was said of it */
+    const oct_rule *rule; /* NULL: nothing was said of it */
     double lr, weight_decay;
-    int decay;                     /* OCT_DECAY_... */
+    int decay; /* OCT_DECAY_... */
     double options[OCT_RULE_OPTIONS];
 } oct_optim_group_numbers;
 
@@ -22,10 +22,10 @@ typedef struct oct_optim_member {
     const oct_rule *rule;
     oct_tensor *tensors[OCT_STATE_TENSORS];
     const oct_map *maps[OCT_STATES];
-    oct_optim_error *errors;       /* of the last step, by state; NULL where nobody wants to know */
+    oct_optim_error *errors; /* of the last step, by state; NULL where nobody wants to know */
     int group, bits, flags, correction_bits;
     int64_t block, steps;
-    uint64_t random_base;          /* its first block within a step's */
+    uint64_t random_base; /* its first block within a step's */
 } oct_optim_member;
 
 /* Pieces, bundled into units. */
@@ -36,19 +36,19 @@ typedef struct oct_optim_cut {
 } oct_optim_cut;
 
 struct oct_optim {
-    int kernels;                   /* oct_optim_kernels */
+    int kernels; /* oct_optim_kernels */
     oct_optim_group_numbers *groups;
     int group_count;
     oct_optim_member *members;
     int64_t count, room;
-    uint64_t random_blocks;        /* that a step takes */
+    uint64_t random_blocks; /* that a step takes */
     /* The work of a step, with room for all members. */
     oct_optim_slot *slots;
-    int64_t *slot_member;          /* whose slot it is */
-    oct_optim_cut all, first;      /* all pieces; those that a first pass goes over */
-    double *sums;                  /* by piece, as the rest */
+    int64_t *slot_member;     /* whose slot it is */
+    oct_optim_cut all, first; /* all pieces; those that a first pass goes over */
+    double *sums;             /* by piece, as the rest */
     oct_optim_measure *measures;
-    oct_optim_error *errors;       /* [pieces][OCT_STATES]; NULL unless they are watched */
+    oct_optim_error *errors; /* [pieces][OCT_STATES]; NULL unless they are watched */
     int64_t piece_room;
 };
 
@@ -59,7 +59,9 @@ static inline int64_t oct_blocks_of(int64_t size, int64_t block)
 static inline int64_t oct_pieces_of(int64_t size) { return oct_blocks_of(size, OCT_OPTIM_PIECE); }
 
 /* A step's numbers that are not the rule's. */
-typedef struct oct_step_scale { double grad_scale, grad_limit; } oct_step_scale;
+typedef struct oct_step_scale {
+    double grad_scale, grad_limit;
+} oct_step_scale;
 
 /* 1 where the parameter has a gradient to be stepped with. */
 int oct_optim_has_gradient(const oct_tensor *parameter);
@@ -70,8 +72,8 @@ oct_numbers oct_optim_numbers(const oct_optim *o, const oct_optim_member *m, oct
                               double param_norm, double other_norm);
 /* The slot's parameter as f32, further bits and all. y[size]. */
 void oct_optim_load_param(float *y, const oct_optim_slot *slot);
-/* The slot's gradient as f32: scaled, clipped, and with the weight decay that is coupled added. What
- * a rule for matrices begins with. y[size]. */
+/* The slot's gradient as f32: scaled, clipped, and with the weight decay that is coupled added.
+ * What a rule for matrices begins with. y[size]. */
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
                              const oct_optim_slot *slot, oct_step_scale scale);
 /* Run one slot by itself. left_out: how many elements were left out. */

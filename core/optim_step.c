@@ -1,5 +1,6 @@
 /* optim_step.c - a step: its numbers, the cut of its work, and the launches of kernels that it is:
- * one for all parameters, with one before it where norms or a tensor's scale must be known first. */
+ * one for all parameters, with one before it where norms or a tensor's scale must be known first.
+ */
 #include <math.h>
 #include <string.h>
 
@@ -20,14 +21,19 @@ oct_numbers oct_optim_numbers(const oct_optim *o, const oct_optim_member *m, oct
 {
     const oct_optim_group_numbers *g = o->groups + m->group;
     oct_numbers n = {
-        .grad_scale = (float)scale.grad_scale, .grad_limit = (float)scale.grad_limit,
+        .grad_scale = (float)scale.grad_scale,
+        .grad_limit = (float)scale.grad_limit,
         .coupled_decay = g->decay == OCT_DECAY_COUPLED ? (float)g->weight_decay : 0,
         .keep = g->decay == OCT_DECAY_DECOUPLED ? (float)(1 - g->lr * g->weight_decay) : 1,
         .step = (float)g->lr,
     };
     oct_rule_input in = {
-        .options = g->options, .lr = g->lr, .weight_decay = g->weight_decay, .step = m->steps,
-        .param_norm = param_norm, .other_norm = other_norm,
+        .options = g->options,
+        .lr = g->lr,
+        .weight_decay = g->weight_decay,
+        .step = m->steps,
+        .param_norm = param_norm,
+        .other_norm = other_norm,
     };
     m->rule->numbers(&n, &in);
     return n;
@@ -42,13 +48,20 @@ void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m)
 {
     const oct_tensor *p = m->parameter, *correction = m->tensors[OCT_STATE_CORRECTION];
     *slot = (oct_optim_slot){
-        .param = oct_data(p), .param_format = number_format(p), .size = p->size,
-        .grad = oct_data(p->grad), .grad_format = number_format(p->grad),
+        .param = oct_data(p),
+        .param_format = number_format(p),
+        .size = p->size,
+        .grad = oct_data(p->grad),
+        .grad_format = number_format(p->grad),
         .correction = correction ? oct_data(correction) : NULL,
-        .correction_bits = m->correction_bits, .arithmetic = m->rule->arithmetic, .bits = m->bits,
-        .block = m->block, .root = m->bits != 32 && (m->flags & OCT_FORMAT_ROOT),
+        .correction_bits = m->correction_bits,
+        .arithmetic = m->rule->arithmetic,
+        .bits = m->bits,
+        .block = m->block,
+        .root = m->bits != 32 && (m->flags & OCT_FORMAT_ROOT),
         .stochastic = m->bits != 32 && (m->flags & OCT_FORMAT_STOCHASTIC),
-        .whole = m->bits != 32 && (m->flags & OCT_FORMAT_WHOLE), .norms = m->rule->norms,
+        .whole = m->bits != 32 && (m->flags & OCT_FORMAT_WHOLE),
+        .norms = m->rule->norms,
     };
     for (int j = 0; j < OCT_STATES; j++) {
         const oct_tensor *values = m->tensors[OCT_STATE_VALUES + j];
@@ -140,8 +153,7 @@ static int64_t plan(oct_optim *o, int matrices, int64_t only)
         if (o->errors && m->bits != 32) slot->errors = o->errors + pieces * OCT_STATES;
         o->slot_member[slots] = i;
         cut_slot(&o->all, &pieces, &bundled, slots, slot->size);
-        if (needs_first_pass(slot))
-            cut_slot(&o->first, &firsts, &first_bundled, slots, slot->size);
+        if (needs_first_pass(slot)) cut_slot(&o->first, &firsts, &first_bundled, slots, slot->size);
         slots++;
     }
     /* The end of the last unit; an optimizer without parameters has no room for it. */
@@ -154,8 +166,11 @@ static int64_t plan(oct_optim *o, int matrices, int64_t only)
 static oct_optim_work work_of(const oct_optim *o, const oct_optim_cut *cut)
 {
     return (oct_optim_work){
-        .slots = o->slots, .pieces = cut->pieces, .units = cut->units,
-        .unit_count = cut->unit_count, .plain = o->kernels == OCT_KERNELS_PLAIN,
+        .slots = o->slots,
+        .pieces = cut->pieces,
+        .units = cut->units,
+        .unit_count = cut->unit_count,
+        .plain = o->kernels == OCT_KERNELS_PLAIN,
     };
 }
 
@@ -178,8 +193,10 @@ static int squares(double *sums, int64_t *not_finite, const oct_optim *o,
     if (work->unit_count == 0) return 0;
     if (o->kernels == OCT_KERNELS_DEVICE)
         return oct_device_squares(sums, not_finite, work, of_params);
-    if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_squares_ref(sums, not_finite, work, of_params);
-    else oct_kernels_now()->optim_squares(sums, not_finite, work, of_params);
+    if (o->kernels == OCT_KERNELS_SCALAR)
+        oct_optim_squares_ref(sums, not_finite, work, of_params);
+    else
+        oct_kernels_now()->optim_squares(sums, not_finite, work, of_params);
     return 0;
 }
 
@@ -208,8 +225,7 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
 static void set_numbers(oct_optim *o, int64_t slots, oct_step_scale scale)
 {
     for (int64_t k = 0; k < slots; k++)
-        o->slots[k].numbers =
-            oct_optim_numbers(o, o->members + o->slot_member[k], scale, 0, 0);
+        o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale, 0, 0);
 }
 
 /* LARS: norms of parameters and gradients. */
@@ -230,9 +246,9 @@ static int set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
             gradients += o->measures[i].other_squares;
         }
         if (o->slots[k].norms == OCT_NORMS_GRADIENT)
-            o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale,
-                                                    sqrt(params),
-                                                    sqrt(gradients) * fabs(scale.grad_scale));
+            o->slots[k].numbers =
+                oct_optim_numbers(o, o->members + o->slot_member[k], scale, sqrt(params),
+                                  sqrt(gradients) * fabs(scale.grad_scale));
     }
     return 0;
 }
@@ -240,8 +256,10 @@ static int set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
 static int measure(const oct_optim *o, const oct_optim_work *work)
 {
     if (o->kernels == OCT_KERNELS_DEVICE) return oct_device_measure(o->measures, work);
-    if (o->kernels == OCT_KERNELS_SCALAR) oct_optim_measure_ref(o->measures, work);
-    else oct_kernels_now()->optim_measure(o->measures, work);
+    if (o->kernels == OCT_KERNELS_SCALAR)
+        oct_optim_measure_ref(o->measures, work);
+    else
+        oct_kernels_now()->optim_measure(o->measures, work);
     return 0;
 }
 
@@ -271,9 +289,9 @@ static int run_first_pass(oct_optim *o, oct_step_scale scale)
         oct_optim_measure sum = measured(o, &work, &i);
         memcpy(o->slots[k].next_absmax, sum.absmax, sizeof sum.absmax);
         if (o->slots[k].norms == OCT_NORMS_DIRECTION)
-            o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale,
-                                                    sqrt(sum.param_squares),
-                                                    sqrt(sum.other_squares));
+            o->slots[k].numbers =
+                oct_optim_numbers(o, o->members + o->slot_member[k], scale, sqrt(sum.param_squares),
+                                  sqrt(sum.other_squares));
     }
     return 0;
 }
@@ -339,8 +357,8 @@ static void begin_member(oct_optim_member *m, oct_optim_slot *slot, uint64_t ran
     m->parameter->storage->version++;
 }
 
-static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m,
-                       uint64_t random_offset, oct_step_scale scale)
+static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m, uint64_t random_offset,
+                       oct_step_scale scale)
 {
     oct_optim_slot slot;
     int64_t pieces = oct_pieces_of(m->parameter->size);

@@ -14,7 +14,8 @@
 #define OCT_EVERYWHERE
 #endif
 
-static inline OCT_EVERYWHERE void oct_philox(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t offset)
+static inline OCT_EVERYWHERE void oct_philox(uint32_t out[4], uint64_t seed, uint32_t stream,
+                                             uint64_t offset)
 {
     uint32_t c0 = (uint32_t)offset, c1 = (uint32_t)(offset >> 32), c2 = stream, c3 = 0;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -27,7 +28,10 @@ static inline OCT_EVERYWHERE void oct_philox(uint32_t out[4], uint64_t seed, uin
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
+    out[0] = c0;
+    out[1] = c1;
+    out[2] = c2;
+    out[3] = c3;
 }
 
 /* The seed of the run. */

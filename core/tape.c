@@ -81,10 +81,7 @@ void oct_tape_also(oct_node *node, oct_tensor *output)
     output->requires_grad = output->on_tape = 1;
 }
 
-int64_t oct_tape_length(void)
-{
-    return used;
-}
+int64_t oct_tape_length(void) { return used; }
 
 void oct_tape_cut(int64_t length)
 {
@@ -107,7 +104,7 @@ int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x)
         oct_tensor *made = oct_tensor_make(OCT_F32, x->ndim, x->shape,
                                            x->is_parameter ? OCT_GRADIENTS : OCT_ACTIVATIONS);
         if (!made) return -1;
-        oct_scope_leave(made);     /* lives and dies with x */
+        oct_scope_leave(made); /* lives and dies with x */
         made->kept = 1;
         x->grad = made;
         x->grad_is_empty = 1;
@@ -142,12 +139,12 @@ int oct_grad_pass(oct_tensor *x, oct_tensor *output)
 
 /* Who wants to know when a parameter's gradient is complete. */
 typedef struct watch {
-    oct_gradient_complete complete;        /* NULL: nobody */
+    oct_gradient_complete complete; /* NULL: nobody */
     void *context;
 } watch;
 
-/* What a node reads or adds gradients to, in turn; NULL behind the last one. Memory and not tensors:
- * a view that was taken unrecorded reads a parameter, too. */
+/* What a node reads or adds gradients to, in turn; NULL behind the last one. Memory and not
+ * tensors: a view that was taken unrecorded reads a parameter, too. */
 static oct_storage *used_by(const oct_node *node, int64_t *at)
 {
     while (*at < node->count + 3) {

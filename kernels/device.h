@@ -1,9 +1,9 @@
-/* device.h - the table through which the core reaches a device that is no processor: what a plug-in,
- * liboctet-NAME.so, exports as its one function.
+/* device.h - the table through which the core reaches a device that is no processor: what a
+ * plug-in, liboctet-NAME.so, exports as its one function.
  *
  * Calls return 0, or -1 with one line of text in last_error(). Pointers called `device` are the
- * device's own: nobody but the plug-in may look behind them. The calls are made from one thread at a
- * time, and each has done its work when it returns. */
+ * device's own: nobody but the plug-in may look behind them. The calls are made from one thread at
+ * a time, and each has done its work when it returns. */
 #ifndef OCT_DEVICE_H
 #define OCT_DEVICE_H
 #include <stdint.h>

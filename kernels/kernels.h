@@ -12,8 +12,19 @@
 
 /* Elementwise. ORDER UNARY: core/ops_elementwise.c, kernels/cpu/elementwise.c. */
 enum oct_unary {
-    OCT_NEG, OCT_EXP, OCT_LOG, OCT_SQRT, OCT_ABS, OCT_SQUARE, OCT_RECIPROCAL, OCT_TANH, OCT_SIGMOID,
-    OCT_RELU, OCT_GELU, OCT_SILU, OCT_UNARIES
+    OCT_NEG,
+    OCT_EXP,
+    OCT_LOG,
+    OCT_SQRT,
+    OCT_ABS,
+    OCT_SQUARE,
+    OCT_RECIPROCAL,
+    OCT_TANH,
+    OCT_SIGMOID,
+    OCT_RELU,
+    OCT_GELU,
+    OCT_SILU,
+    OCT_UNARIES
 };
 enum oct_binary { OCT_ADD, OCT_SUB, OCT_MUL, OCT_DIV, OCT_BINARIES };
 enum oct_reduction { OCT_SUM, OCT_MEAN, OCT_MAX, OCT_REDUCTIONS };
@@ -22,20 +33,20 @@ enum oct_reduction { OCT_SUM, OCT_MEAN, OCT_MAX, OCT_REDUCTIONS };
  * is 16 bits of Philox block offset + i / 8 of the stream (half-word i % 8, low halves first), and
  * the element is dropped where it is below p * 65536, rounded to nearest. */
 typedef struct oct_dropout_mask {
-    float p;                       /* 0: no dropout */
+    float p; /* 0: no dropout */
     uint64_t seed, offset;
 } oct_dropout_mask;
 
 /* A batch of sequences without padding: the tokens of sequence s are rows offsets[s] to
  * offsets[s + 1] - 1. Attention looks at a sequence's own rows alone. */
 typedef struct oct_attention_shape {
-    const int32_t *offsets;        /* [sequences + 1], the first 0 */
+    const int32_t *offsets; /* [sequences + 1], the first 0 */
     int64_t sequences, heads, head_size;
-    float scale;                   /* of the scores, 1 / sqrt(head_size) */
-    int causal;                    /* 1: a token sees itself and those before it */
+    float scale;              /* of the scores, 1 / sqrt(head_size) */
+    int causal;               /* 1: a token sees itself and those before it */
     oct_dropout_mask dropout; /* of the probabilities; element (row * heads + head) * stride + k,
                                * k the key's place within its sequence */
-    int64_t dropout_stride;        /* longest sequence, rounded up to a multiple of 8 */
+    int64_t dropout_stride;   /* longest sequence, rounded up to a multiple of 8 */
 } oct_attention_shape;
 
 /* A layer of an LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014) over packed
@@ -45,13 +56,13 @@ typedef struct oct_attention_shape {
 enum oct_cell { OCT_LSTM, OCT_GRU };
 typedef struct oct_recurrent_shape {
     int cell, bf16;
-    int64_t tokens, sequences, steps;          /* steps: of the longest sequence */
+    int64_t tokens, sequences, steps; /* steps: of the longest sequence */
     int64_t inputs, hidden, directions;
-    const int32_t *order;          /* [sequences]: which sequence is walked as which */
-    const int32_t *begin;          /* [sequences]: first token of the sequence walked as which */
-    const int32_t *first;          /* [steps + 1]: rows before those of step t */
-    oct_dropout_mask dropout;      /* of x; element token * stride + column */
-    int64_t dropout_stride;        /* inputs, rounded up to a multiple of 8 */
+    const int32_t *order;     /* [sequences]: which sequence is walked as which */
+    const int32_t *begin;     /* [sequences]: first token of the sequence walked as which */
+    const int32_t *first;     /* [steps + 1]: rows before those of step t */
+    oct_dropout_mask dropout; /* of x; element token * stride + column */
+    int64_t dropout_stride;   /* inputs, rounded up to a multiple of 8 */
 } oct_recurrent_shape;
 
 /* Of one direction, in PyTorch's layout: w_ih [gates x hidden x inputs], w_hh [gates x hidden x
@@ -153,8 +164,8 @@ typedef struct oct_kernels {
                                    float scale, int64_t rows, int64_t classes, int32_t ignore,
                                    int accumulate);
 
-    /* losses[n] = log(1 + e^x) - target x, which is cross-entropy with sigmoid(x), and its gradient:
-     * dx (+)= scale * (sigmoid(x) - target) */
+    /* losses[n] = log(1 + e^x) - target x, which is cross-entropy with sigmoid(x), and its
+     * gradient: dx (+)= scale * (sigmoid(x) - target) */
     void (*binary_cross_entropy)(float *losses, const float *x, const float *targets, int64_t n);
     void (*binary_cross_entropy_backward)(float *dx, const float *x, const float *targets,
                                           float scale, int64_t n, int accumulate);

@@ -9,11 +9,8 @@
 
 #include "kernels/map.h"
 
-enum { OCT_STATES = 3, OCT_CONSTANTS = 10 };       /* that a rule may have */
-enum {
-    OCT_BLOCK_MIN = 32, OCT_BLOCK_MAX = 4096,
-    OCT_OPTIM_PIECE = 8 * OCT_BLOCK_MAX
-};
+enum { OCT_STATES = 3, OCT_CONSTANTS = 10 }; /* that a rule may have */
+enum { OCT_BLOCK_MIN = 32, OCT_BLOCK_MAX = 4096, OCT_OPTIM_PIECE = 8 * OCT_BLOCK_MAX };
 
 /* Rounding by chance. An element has one draw for all its states, so that m and sqrt(v) tend to be
  * rounded the same way and their quotient varies less. 64 elements share the 16 words of 4 Philox
@@ -35,31 +32,32 @@ enum {
 
 /* The numbers of a rule for one slot and step; in kernels/rules.h what happens with them. */
 typedef struct oct_numbers {
-    float grad_scale;              /* of the gradient, before all else */
-    float grad_limit;              /* then it is clipped to +- this; infinity: it is not */
-    float coupled_decay;           /* then this times the parameter is added */
-    float keep, step;              /* the parameter becomes p * keep - step * direction */
-    float c[OCT_CONSTANTS];        /* the rule's own */
+    float grad_scale;       /* of the gradient, before all else */
+    float grad_limit;       /* then it is clipped to +- this; infinity: it is not */
+    float coupled_decay;    /* then this times the parameter is added */
+    float keep, step;       /* the parameter becomes p * keep - step * direction */
+    float c[OCT_CONSTANTS]; /* the rule's own */
 } oct_numbers;
 
 /* One state of a slot; all NULL where the rule makes do without it. */
 typedef struct oct_slot_state {
-    float *values;                 /* 32 bits: [size] */
-    uint8_t *codes;                /* 8 bits: [size]; 4 bits: [(size + 1) / 2], the even ones low */
-    float *absmax;                 /* [blocks]; [1] where the slot's scale is the tensor's */
+    float *values;  /* 32 bits: [size] */
+    uint8_t *codes; /* 8 bits: [size]; 4 bits: [(size + 1) / 2], the even ones low */
+    float *absmax;  /* [blocks]; [1] where the slot's scale is the tensor's */
     const oct_map *map;
 } oct_slot_state;
 
 /* How well a step's new state was kept, summed over elements and added to what is there. */
 typedef struct oct_optim_error {
-    double absolute;               /* |kept - meant| */
-    double relative;               /* the same over |meant|, where that is not 0 */
-    double magnitude;              /* |meant| */
-    int64_t zeros, not_zero;       /* kept as 0 though not 0; not 0 */
-    int64_t saturated;             /* at the largest code of a side */
+    double absolute;         /* |kept - meant| */
+    double relative;         /* the same over |meant|, where that is not 0 */
+    double magnitude;        /* |meant| */
+    int64_t zeros, not_zero; /* kept as 0 though not 0; not 0 */
+    int64_t saturated;       /* at the largest code of a side */
 } oct_optim_error;
 
-/* What a first pass over a piece finds; the largest magnitudes are of the states as they will be. */
+/* What a first pass over a piece finds; the largest magnitudes are of the states as they will be.
+ */
 typedef struct oct_optim_measure {
     double param_squares, other_squares;
     float absmax[OCT_STATES];
@@ -68,39 +66,39 @@ typedef struct oct_optim_measure {
 enum oct_number_format { OCT_NUMBER_F32, OCT_NUMBER_BF16 };
 
 typedef struct oct_optim_slot {
-    void *param;                   /* [size] */
-    const void *grad;              /* [size] */
+    void *param;      /* [size] */
+    const void *grad; /* [size] */
     int32_t param_format, grad_format;
-    /* A bf16 parameter's further bits: [size] signed bytes or half-words, to be added to the 32 bits
-     * of the parameter, shifted to where they end (8) or are (16). NULL and 0: it is rounded by
-     * chance. */
+    /* A bf16 parameter's further bits: [size] signed bytes or half-words, to be added to the 32
+     * bits of the parameter, shifted to where they end (8) or are (16). NULL and 0: it is rounded
+     * by chance. */
     void *correction;
     int32_t correction_bits;
-    int32_t arithmetic;            /* enum oct_arithmetic */
-    int32_t bits;                  /* of the states: 32, 8 or 4 */
-    int32_t root;                  /* states of squares hold their roots */
-    int32_t stochastic;            /* states are rounded by chance, not to the nearest */
-    int32_t whole;                 /* one scale for the whole tensor: found by a first pass */
-    int32_t norms;                 /* what a first pass sums: OCT_NORMS_... of kernels/rules.h */
-    int64_t size, block;           /* elements; block: a power of two */
+    int32_t arithmetic;  /* enum oct_arithmetic */
+    int32_t bits;        /* of the states: 32, 8 or 4 */
+    int32_t root;        /* states of squares hold their roots */
+    int32_t stochastic;  /* states are rounded by chance, not to the nearest */
+    int32_t whole;       /* one scale for the whole tensor: found by a first pass */
+    int32_t norms;       /* what a first pass sums: OCT_NORMS_... of kernels/rules.h */
+    int64_t size, block; /* elements; block: a power of two */
     oct_slot_state state[OCT_STATES];
     float next_absmax[OCT_STATES]; /* where whole: as the first pass has found it */
     oct_numbers numbers;
     uint64_t seed, random_offset, param_random_offset;
-    oct_optim_error *errors;       /* [pieces of the slot][OCT_STATES], or NULL */
+    oct_optim_error *errors; /* [pieces of the slot][OCT_STATES], or NULL */
 } oct_optim_slot;
 
 typedef struct oct_optim_piece {
-    int64_t slot, first, count;    /* elements first .. first + count - 1; first is a multiple of
-                                    * OCT_OPTIM_PIECE, count is it too but for the slot's last */
+    int64_t slot, first, count; /* elements first .. first + count - 1; first is a multiple of
+                                 * OCT_OPTIM_PIECE, count is it too but for the slot's last */
 } oct_optim_piece;
 
 typedef struct oct_optim_work {
     const oct_optim_slot *slots;
     const oct_optim_piece *pieces;
-    const int64_t *units;          /* [unit_count + 1]: unit u is pieces units[u] .. units[u+1] - 1 */
+    const int64_t *units; /* [unit_count + 1]: unit u is pieces units[u] .. units[u+1] - 1 */
     int64_t unit_count;
-    int32_t plain;                 /* specs: leave out what not every processor of the set has */
+    int32_t plain; /* specs: leave out what not every processor of the set has */
 } oct_optim_work;
 
 /* Scalar twins, for the specs. All kernels give the same bits. */

@@ -17,9 +17,9 @@
 
 /* ---- failure on request ---------------------------------------------------------------------- */
 
-static atomic_llong calls;            /* made since the last oct_fail_file */
-static atomic_llong fail_at;          /* 0: never */
-static atomic_int fail_error;         /* 0: the call transfers half of what it was asked for */
+static atomic_llong calls;    /* made since the last oct_fail_file */
+static atomic_llong fail_at;  /* 0: never */
+static atomic_int fail_error; /* 0: the call transfers half of what it was asked for */
 static atomic_int fail_on_and_on;
 
 int oct_fail_file(int64_t *made, int64_t nth, int error, int on_and_on)
@@ -46,9 +46,9 @@ static int told_to_fail(void)
 /* ---- a limit on the size of files ------------------------------------------------------------ */
 
 /* A write past the limit fails with EFBIG, and SIGXFSZ comes with it, which would end the process.
- * It comes to the thread that wrote: so that thread blocks it and takes it out again, where ignoring
- * it would hold for the whole process and for all that it starts. */
-static _Thread_local int held;                 /* how often */
+ * It comes to the thread that wrote: so that thread blocks it and takes it out again, where
+ * ignoring it would hold for the whole process and for all that it starts. */
+static _Thread_local int held; /* how often */
 static _Thread_local int was_blocked;
 
 static sigset_t size_signal(void)
@@ -73,23 +73,29 @@ static void release(void)
     sigset_t set = size_signal();
     const struct timespec none = {0, 0};
     int error = errno;
-    while (sigtimedwait(&set, NULL, &none) < 0 && errno == EINTR) {}
+    while (sigtimedwait(&set, NULL, &none) < 0 && errno == EINTR) {
+    }
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     errno = error;
 }
 
 int oct_hold_size_signal(int on)
 {
-    if (on) hold();
-    else if (held == 0) return oct_fail("hold_size_signal: it is not held");
-    else release();
+    if (on)
+        hold();
+    else if (held == 0)
+        return oct_fail("hold_size_signal: it is not held");
+    else
+        release();
     return 0;
 }
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
-#define REPEAT(result, call) \
-    do { result = told_to_fail() == 1 ? -1 : (call); } while (result < 0 && errno == EINTR)
+#define REPEAT(result, call)                                                                       \
+    do {                                                                                           \
+        result = told_to_fail() == 1 ? -1 : (call);                                                \
+    } while (result < 0 && errno == EINTR)
 
 int oct_sys_open(const char *path, int flags)
 {
@@ -98,10 +104,7 @@ int oct_sys_open(const char *path, int flags)
     return fd;
 }
 
-static size_t half(size_t bytes)
-{
-    return bytes > 1 ? bytes / 2 : bytes;
-}
+static size_t half(size_t bytes) { return bytes > 1 ? bytes / 2 : bytes; }
 
 ssize_t oct_sys_write(int fd, const void *data, size_t bytes)
 {
@@ -146,15 +149,9 @@ int oct_sys_rename(const char *from, const char *to)
     return status;
 }
 
-int oct_sys_unlink(const char *path)
-{
-    return unlink(path);
-}
+int oct_sys_unlink(const char *path) { return unlink(path); }
 
-void oct_sys_close(int fd)
-{
-    close(fd);
-}
+void oct_sys_close(int fd) { close(fd); }
 
 /* ---- errors, folders, reading ---------------------------------------------------------------- */
 
@@ -196,7 +193,8 @@ int oct_open_regular(int *fd, int64_t *bytes, const char *what, const char *path
     if (opened < 0) return oct_file_error(what, path, errno);
     struct stat st;
     int status = 0;
-    if (fstat(opened, &st) != 0) status = oct_file_error(what, path, errno);
+    if (fstat(opened, &st) != 0)
+        status = oct_file_error(what, path, errno);
     else if (S_ISDIR(st.st_mode))
         status = oct_fail("%s: %.700s is a folder, expected a file", what, path);
     else if (!S_ISREG(st.st_mode))

@@ -1,4 +1,5 @@
-/* codes.h - what decoding and encoding share: groups of elements, and bytes put into their order. */
+/* codes.h - what decoding and encoding share: groups of elements, and bytes put into their order.
+ */
 #ifndef OCT_CODES_H
 #define OCT_CODES_H
 #include <string.h>
@@ -91,8 +92,7 @@ INLINE void store_halves(uint8_t *codes, const vi x[VECTORS])
     for (int i = 0; i < 2; i++)
         pairs[i] = _mm256_maddubs_epi16(unsigned_bytes(x + 4 * i), _mm256_set1_epi16(0x1001));
     __m256i bytes = _mm256_packus_epi16(pairs[0], pairs[1]);
-    _mm256_storeu_si256((__m256i *)codes,
-                        _mm256_permute4x64_epi64(bytes, _MM_SHUFFLE(3, 1, 2, 0)));
+    _mm256_storeu_si256((__m256i *)codes, _mm256_permute4x64_epi64(bytes, _MM_SHUFFLE(3, 1, 2, 0)));
 }
 
 #endif

@@ -16,9 +16,9 @@
 /* What differs between the loops that are made from the code below, known where they are compiled.
  */
 typedef struct kind {
-    int states;                    /* that the rule has */
-    int root;                      /* as in oct_optim_slot */
-    int codes;                     /* CODES_8 ... */
+    int states; /* that the rule has */
+    int root;   /* as in oct_optim_slot */
+    int codes;  /* CODES_8 ... */
 } kind;
 
 typedef vf (*rule)(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int root);
@@ -26,21 +26,18 @@ typedef vf (*rule)(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int 
 /* Elements under way, in the first-level cache. */
 typedef struct block_state {
     float values[OCT_STATES][OCT_BLOCK_MAX];
-    uint32_t words[OCT_BLOCK_MAX / 4 + DRAWN];         /* drawn */
+    uint32_t words[OCT_BLOCK_MAX / 4 + DRAWN]; /* drawn */
     round_keys keys;
-    float most[OCT_STATES];                            /* largest magnitudes of the new state */
+    float most[OCT_STATES]; /* largest magnitudes of the new state */
     int64_t left_out;
-    int dry;                                           /* a first pass: no state is encoded */
-    int64_t from, to;                                  /* those outside are padding */
+    int dry;          /* a first pass: no state is encoded */
+    int64_t from, to; /* those outside are padding */
 } block_state;
 
 /* ---- a group of elements --------------------------------------------------------------------- */
 
 /* Where a bound would reach the limit, or is NaN. */
-INLINE vm beyond_limit(vf bound)
-{
-    return vm_not(vf_less(vf_abs(bound), vf_all(OCT_STATE_LIMIT)));
-}
+INLINE vm beyond_limit(vf bound) { return vm_not(vf_less(vf_abs(bound), vf_all(OCT_STATE_LIMIT))); }
 
 /* The larger of two by the bits of their magnitudes, which are in order, NaN's too. */
 INLINE vu greater_bits(vu a, vf b)
@@ -92,7 +89,7 @@ INLINE void decode_group(vf x[VECTORS], const block_state *b, const uint8_t *cod
 typedef struct block_place {
     float *p;
     const float *g;
-    uint8_t *codes[OCT_STATES];    /* NULL where the rule makes do without */
+    uint8_t *codes[OCT_STATES]; /* NULL where the rule makes do without */
     float *absmax[OCT_STATES];
 } block_place;
 
@@ -129,8 +126,10 @@ static void encode_block(uint8_t *codes, const float *x, int64_t count, float in
     } else if (!map->has_lines) {
         encode_search(codes, x, count, inverse, words, map, OCT_CODES);
     } else if (!words) {
-        if (map->is_signed) encode_lines_nearest(codes, x, count, inverse, map, 1);
-        else encode_lines_nearest(codes, x, count, inverse, map, 0);
+        if (map->is_signed)
+            encode_lines_nearest(codes, x, count, inverse, map, 1);
+        else
+            encode_lines_nearest(codes, x, count, inverse, map, 0);
     } else if (map->is_signed) {
         encode_lines_chance(codes, x, count, inverse, words, map, 1, bytes);
     } else {
@@ -138,17 +137,17 @@ static void encode_block(uint8_t *codes, const float *x, int64_t count, float in
     }
 }
 
-static __attribute__((noinline)) void
-encode_plain(uint8_t *codes, const float *x, int64_t count, float inverse, const uint32_t *words,
-             const oct_map *map)
+static __attribute__((noinline)) void encode_plain(uint8_t *codes, const float *x, int64_t count,
+                                                   float inverse, const uint32_t *words,
+                                                   const oct_map *map)
 {
     encode_block(codes, x, count, inverse, words, map, 0);
 }
 
 #if defined(OCT_ISA_avx512)
-static __attribute__((noinline)) void
-encode_bytes(uint8_t *codes, const float *x, int64_t count, float inverse, const uint32_t *words,
-             const oct_map *map)
+static __attribute__((noinline)) void encode_bytes(uint8_t *codes, const float *x, int64_t count,
+                                                   float inverse, const uint32_t *words,
+                                                   const oct_map *map)
 {
     encode_block(codes, x, count, inverse, words, map, 1);
 }
@@ -158,9 +157,10 @@ encode_bytes(uint8_t *codes, const float *x, int64_t count, float inverse, const
 INLINE float inverse_of(float absmax) { return absmax < OCT_ABSMAX_LEAST ? 0 : 1 / absmax; }
 
 /* Add up what was lost between values and codes. */
-static __attribute__((noinline, cold)) void
-note_errors(oct_optim_error *e, const float *x, const uint8_t *codes, int64_t from, int64_t to,
-            float absmax, const oct_map *map)
+static __attribute__((noinline, cold)) void note_errors(oct_optim_error *e, const float *x,
+                                                        const uint8_t *codes, int64_t from,
+                                                        int64_t to, float absmax,
+                                                        const oct_map *map)
 {
     for (int64_t i = from; i < to; i++) {
         int code = map->levels == 16 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i];
@@ -198,7 +198,7 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
             else
                 for (int v = 0; v < VECTORS; v++) x[j][v] = vf_all(0);
         }
-        #pragma GCC unroll 8
+#pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
             vf state[OCT_STATES], bound;
             for (int j = 0; j < k.states; j++) state[j] = x[j][v];
@@ -212,8 +212,7 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
         } else {
             for (int v = 0; v < VECTORS; v++) {
                 vf_store(at->p + i + v * LANES, new_p[v]);
-                for (int j = 0; j < k.states; j++)
-                    vf_store(b->values[j] + i + v * LANES, x[j][v]);
+                for (int j = 0; j < k.states; j++) vf_store(b->values[j] + i + v * LANES, x[j][v]);
             }
         }
         /* A rule may give state to an element of padding, too. */
@@ -290,8 +289,8 @@ static void step_copy(block_state *b, const oct_optim_slot *s, float *p, int64_t
         uint8_t *to = s->state[j].codes + code_bytes(element, s);
         /* The half behind an odd number of elements is nobody's, and stays. */
         if (s->bits == 4 && count % 2)
-            codes[j][first + bytes - 1] = (uint8_t)((to[bytes - 1] & 0xF0)
-                                                    | (codes[j][first + bytes - 1] & 15));
+            codes[j][first + bytes - 1] =
+                (uint8_t)((to[bytes - 1] & 0xF0) | (codes[j][first + bytes - 1] & 15));
         memcpy(to, codes[j] + first, bytes);
     }
 }
@@ -351,8 +350,7 @@ INLINE int64_t step_values(float *p, const float *g, float *const values[OCT_STA
     vf old[OCT_STATES], state[OCT_STATES], bound, old_p = vf_load_first(p + whole, n);
     for (int j = 0; j < k.states; j++)
         state[j] = old[j] = values[j] ? vf_load_first(values[j] + whole, n) : vf_all(0);
-    vf new_p = stepped(&bound, state, old_p, vf_load_first(g + whole, n), &numbers, clip, 0,
-                       apply);
+    vf new_p = stepped(&bound, state, old_p, vf_load_first(g + whole, n), &numbers, clip, 0, apply);
     vm bad = beyond_limit(bound);
     left_out += vm_count(bad);
     vf_store_first(p + whole, vf_select(bad, dry ? vf_all(0) : old_p, new_p), n);
@@ -433,7 +431,8 @@ static block_loop loop_of(const oct_optim_slot *s, int plain)
 {
     if (s->bits == 4) return loops_4[s->arithmetic][s->root];
 #if defined(OCT_ISA_avx512)
-    if (!plain && __builtin_cpu_supports("avx512vbmi")) return loops_8_bytes[s->arithmetic][s->root];
+    if (!plain && __builtin_cpu_supports("avx512vbmi"))
+        return loops_8_bytes[s->arithmetic][s->root];
 #endif
     return loops_8[s->arithmetic][s->root];
 }
@@ -467,7 +466,8 @@ static double squares_of(const float *x, int64_t n, int64_t *not_finite)
     return sums[0];
 }
 
-/* The step of a piece on copies. The parameter's place holds directions then: keep is 0, step -1. */
+/* The step of a piece on copies. The parameter's place holds directions then: keep is 0, step -1.
+ */
 static void measure_piece(oct_optim_measure *m, const oct_optim_slot *given, int64_t from,
                           int64_t count, int plain)
 {
@@ -506,7 +506,7 @@ static void measure_piece(oct_optim_measure *m, const oct_optim_slot *given, int
 int64_t KERNEL(optim_step)(const oct_optim_work *work)
 {
     int64_t left_out = 0;
-    #pragma omp parallel for schedule(dynamic, 1) reduction(+ : left_out)
+#pragma omp parallel for schedule(dynamic, 1) reduction(+ : left_out)
     for (int64_t u = 0; u < work->unit_count; u++)
         for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
             const oct_optim_piece *piece = work->pieces + i;
@@ -520,7 +520,7 @@ int64_t KERNEL(optim_step)(const oct_optim_work *work)
 
 void KERNEL(optim_measure)(oct_optim_measure *measures, const oct_optim_work *work)
 {
-    #pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1)
     for (int64_t u = 0; u < work->unit_count; u++)
         for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
             const oct_optim_piece *piece = work->pieces + i;
@@ -535,7 +535,7 @@ void KERNEL(optim_squares)(double *sums, int64_t *left_out, const oct_optim_work
 {
     enum { CHUNK = 4096 };
     int64_t total = 0;
-    #pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
+#pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
     for (int64_t u = 0; u < work->unit_count; u++)
         for (int64_t i = work->units[u]; i < work->units[u + 1]; i++) {
             const oct_optim_piece *piece = work->pieces + i;

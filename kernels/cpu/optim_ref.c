@@ -90,9 +90,11 @@ static int code_at(const uint8_t *codes, int64_t i, const oct_map *map)
 
 static void set_code(uint8_t *codes, int64_t i, uint8_t code, const oct_map *map)
 {
-    if (map->levels != 16) codes[i] = code;
-    else codes[i / 2] = (uint8_t)(i % 2 ? (codes[i / 2] & 15) | code << 4
-                                        : (codes[i / 2] & 0xF0) | code);
+    if (map->levels != 16)
+        codes[i] = code;
+    else
+        codes[i / 2] =
+            (uint8_t)(i % 2 ? (codes[i / 2] & 15) | code << 4 : (codes[i / 2] & 0xF0) | code);
 }
 
 void oct_quantize_ref(uint8_t *codes, float *absmax, const float *x, int64_t n, int64_t block,
@@ -155,12 +157,15 @@ static void set_param(const oct_optim_slot *s, int64_t i, float x)
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-#define CASE(name) \
-    case OCT_RULE_##name: return name##_rule(bound, s, p, g, c, root);
+#define CASE(name)                                                                                 \
+    case OCT_RULE_##name:                                                                          \
+        return name##_rule(bound, s, p, g, c, root);
 static float direction_of(int arithmetic, float *bound, float s[OCT_STATES], float p, float g,
                           const float *c, int root)
 {
-    switch (arithmetic) { OCT_FOR_EACH_RULE(CASE) }
+    switch (arithmetic) {
+        OCT_FOR_EACH_RULE(CASE)
+    }
     return 0;
 }
 
@@ -174,8 +179,8 @@ static int step_element(float *p, float state[OCT_STATES], float g, const oct_op
     if (n->grad_limit < INFINITY && fabsf(g) < INFINITY)
         g = vf_max(vf_min(g, n->grad_limit), -n->grad_limit);
     g = fmaf(n->coupled_decay, *p, g);
-    float direction = direction_of(slot->arithmetic, &bound, s, *p, g, n->c,
-                                   slot->bits != 32 && slot->root);
+    float direction =
+        direction_of(slot->arithmetic, &bound, s, *p, g, n->c, slot->bits != 32 && slot->root);
     if (!(fabsf(bound) < OCT_STATE_LIMIT)) return 0;
     *p = fmaf(-n->step, direction, *p * n->keep);
     memcpy(state, s, sizeof s);
@@ -194,8 +199,8 @@ static int64_t compute(float *p, float values[OCT_STATES][OCT_BLOCK_MAX], const 
             const oct_slot_state *state = s->state + j;
             if (state->values) x[j] = state->values[at + i];
             if (state->codes)
-                x[j] = state->map->value[code_at(state->codes, at + i, state->map)]
-                       * state->absmax[s->whole ? 0 : at / s->block];
+                x[j] = state->map->value[code_at(state->codes, at + i, state->map)] *
+                       state->absmax[s->whole ? 0 : at / s->block];
         }
         p[i] = param_at(s, at + i);
         if (!step_element(p + i, x, grad_at(s, at + i), s)) {
@@ -232,7 +237,8 @@ static int64_t step_block(const oct_optim_slot *s, int64_t at, int64_t count)
     int64_t left_out = compute(p, values, s, at, count, 0);
     for (int64_t i = 0; i < count; i++) set_param(s, at + i, p[i]);
     for (int j = 0; j < OCT_STATES; j++) {
-        if (s->state[j].values) memcpy(s->state[j].values + at, values[j], (size_t)count * sizeof *p);
+        if (s->state[j].values)
+            memcpy(s->state[j].values + at, values[j], (size_t)count * sizeof *p);
         if (s->state[j].codes) keep_codes(s, j, values[j], at, count);
     }
     return left_out;

@@ -18,8 +18,10 @@ static void load_bf16(float *y, const uint16_t *x, int64_t n)
 /* Elements at .. at + n - 1. */
 static void load_grad(float *y, const oct_optim_slot *s, int64_t at, int64_t n)
 {
-    if (s->grad_format == OCT_NUMBER_BF16) load_bf16(y, (const uint16_t *)s->grad + at, n);
-    else memcpy(y, (const float *)s->grad + at, (size_t)n * sizeof *y);
+    if (s->grad_format == OCT_NUMBER_BF16)
+        load_bf16(y, (const uint16_t *)s->grad + at, n);
+    else
+        memcpy(y, (const float *)s->grad + at, (size_t)n * sizeof *y);
 }
 
 static void load_param(float *y, const oct_optim_slot *s, int64_t at, int64_t n)
@@ -31,7 +33,8 @@ static void load_param(float *y, const oct_optim_slot *s, int64_t at, int64_t n)
     load_bf16(y, (const uint16_t *)s->param + at, n);
     uint32_t *bits = (uint32_t *)y;
     if (s->correction_bits == 16)
-        for (int64_t i = 0; i < n; i++) bits[i] += (uint32_t)((const int16_t *)s->correction)[at + i];
+        for (int64_t i = 0; i < n; i++)
+            bits[i] += (uint32_t)((const int16_t *)s->correction)[at + i];
     if (s->correction_bits == 8)
         for (int64_t i = 0; i < n; i++)
             bits[i] += (uint32_t)((const int8_t *)s->correction)[at + i] << 8;

@@ -21,8 +21,8 @@
 #include "kernels/cpu/pieces.h"
 #include "kernels/cpu/recurrent_cell.h"
 
-/* Of a chunk's gates, and rows below which a product would be too small. Half the size cost 3 % more
- * on two cores with 1 MiB each, for the threads meet more often. */
+/* Of a chunk's gates, and rows below which a product would be too small. Half the size cost 3 %
+ * more on two cores with 1 MiB each, for the threads meet more often. */
 enum { CHUNK_BYTES = 2 << 20, CHUNK_ROWS = 512 };
 /* Recurrent weights of more floats are parted between the threads. */
 enum { WEIGHTS_FOR_ONE = 1 << 16 };
@@ -63,7 +63,7 @@ static int64_t cut(const oct_recurrent_shape *shape, int32_t *ends, int64_t *row
 
 /* A call's memory, taken from one block. */
 typedef struct room {
-    char *base;                    /* NULL while it is measured */
+    char *base; /* NULL while it is measured */
     size_t used;
 } room;
 
@@ -81,19 +81,19 @@ typedef struct layer {
     const oct_recurrent_shape *shape;
     const oct_recurrent_weights *weights;
     int64_t width, chunks, chunk_rows;
-    int32_t *ends;                 /* [chunks]: step behind each */
+    int32_t *ends; /* [chunks]: step behind each */
     walk walks[2];
-    float *w_ih[2];                /* [4 width x inputs], bf16 where wanted */
-    float *ordered;                /* the same before it is rounded; NULL where it is not */
-    float *biases[2];              /* [4 width] */
-    float *rows, *factors;         /* [chunk_rows x inputs]: of x, or of its gradient */
+    float *w_ih[2];        /* [4 width x inputs], bf16 where wanted */
+    float *ordered;        /* the same before it is rounded; NULL where it is not */
+    float *biases[2];      /* [4 width] */
+    float *rows, *factors; /* [chunk_rows x inputs]: of x, or of its gradient */
     /* Forward. */
-    float *gates[2];               /* [chunk_rows x 4 width] where they are not kept */
+    float *gates[2]; /* [chunk_rows x 4 width] where they are not kept */
     /* Back. */
-    float *dgates_factor;          /* [chunk_rows x 4 width] in bf16 */
-    float *before_factor;          /* [chunk_rows x width] in bf16 */
-    float *dw_ih[2], *dw_hh[2];    /* [4 width x inputs], [4 width x width] */
-    float *dbiases[2];             /* [4 width] */
+    float *dgates_factor;       /* [chunk_rows x 4 width] in bf16 */
+    float *before_factor;       /* [chunk_rows x width] in bf16 */
+    float *dw_ih[2], *dw_hh[2]; /* [4 width x inputs], [4 width x width] */
+    float *dbiases[2];          /* [4 width] */
 } layer;
 
 static void lay_out(layer *l, room *r, int keeps_gates, int backward)
@@ -196,11 +196,13 @@ static float *states_of(const float *states, const oct_recurrent_shape *shape, i
 /* The first token of a sequence in the order of tokens, and the last. */
 static int64_t last_token(const oct_recurrent_shape *shape, int64_t row)
 {
-    int64_t low = 0, high = shape->steps;      /* its length: steps that have this row */
+    int64_t low = 0, high = shape->steps; /* its length: steps that have this row */
     while (low < high) {
         const int64_t t = (low + high) / 2;
-        if (rows_of(shape, t, t + 1) > row) low = t + 1;
-        else high = t;
+        if (rows_of(shape, t, t + 1) > row)
+            low = t + 1;
+        else
+            high = t;
     }
     return shape->begin[row] + low - 1;
 }
@@ -223,8 +225,10 @@ static void meet(meeting *m, int parts)
         return;
     }
     for (int turn = 0; atomic_load_explicit(&m->number, memory_order_acquire) == number; turn++) {
-        if (turn < TURNS) _mm_pause();
-        else sched_yield();
+        if (turn < TURNS)
+            _mm_pause();
+        else
+            sched_yield();
     }
 }
 
@@ -237,7 +241,9 @@ typedef struct part {
 
 /* Sequences are dealt in groups, which are cut evenly; a group's rows at a step are those of its
  * sequences that are still under way. */
-typedef struct group { int64_t row, rows; } group;
+typedef struct group {
+    int64_t row, rows;
+} group;
 static group group_of(const walk *k, const step *s, int64_t number, int64_t groups)
 {
     const int64_t all = k->shape->sequences;
@@ -291,8 +297,7 @@ static void walk_back(walk *shared, const part *p)
             cells_back(&k, &s, 0, s.rows, first * COLUMNS, end);
             if (p->parts > 1) meet(p->meeting, (int)p->parts);
         }
-        for (int64_t g = p->by_units ? 0 : p->number; g < groups;
-             g += p->by_units ? 1 : p->parts) {
+        for (int64_t g = p->by_units ? 0 : p->number; g < groups; g += p->by_units ? 1 : p->parts) {
             const group rows = group_of(&k, &s, g, groups);
             if (rows.rows <= 0) break;
             if (!p->by_units) cells_back(&k, &s, rows.row, rows.rows, 0, k.width);
@@ -317,13 +322,15 @@ static void walk_chunks(layer *l, int backward)
     {
         const int64_t threads = omp_get_num_threads();
         const int64_t parts = threads > directions ? threads / directions : 1;
-        const int by_units = parts > 1 && (shape->sequences < 2 * parts
-                                           || SLOTS * l->width * l->width > WEIGHTS_FOR_ONE);
+        const int by_units = parts > 1 && (shape->sequences < 2 * parts ||
+                                           SLOTS * l->width * l->width > WEIGHTS_FOR_ONE);
         for (int64_t i = omp_get_thread_num(); i < directions * parts; i += threads) {
             const int64_t d = i % directions;
             const part p = {i / directions, parts, by_units, &meetings[d]};
-            if (backward) walk_back(&l->walks[d], &p);
-            else walk_forward(&l->walks[d], &p);
+            if (backward)
+                walk_back(&l->walks[d], &p);
+            else
+                walk_forward(&l->walks[d], &p);
         }
     }
     for (int d = 0; d < directions; d++)
@@ -336,13 +343,21 @@ static void walk_chunks(layer *l, int backward)
 #define FOR_CHUNK_ROWS(k, t, row, place, ...)                                                      \
     do {                                                                                           \
         const int parallel_ = (k)->to - (k)->from > 1;                                             \
-        _Pragma("omp parallel for schedule(static) if (parallel_)")                                \
-        for (int64_t t = (k)->from; t < (k)->to; t++)                                              \
-            for (int64_t row = 0, rows_ = rows_of((k)->shape, t, t + 1),                           \
-                 place = rows_of((k)->shape, (k)->from, t);                                        \
-                 row < rows_; row++, place++) {                                                    \
-                __VA_ARGS__;                                                                       \
-            }                                                                                      \
+        _Pragma(                                                                                   \
+            "omp parallel for schedule(static) if (parallel_)") for (int64_t t = (k)->from;        \
+                                                                     t < (k)->to;                  \
+                                                                     t++) for (int64_t row = 0,    \
+                                                                               rows_ = rows_of(    \
+                                                                                   (k)->shape, t,  \
+                                                                                   t + 1),         \
+                                                                               place = rows_of(    \
+                                                                                   (k)->shape,     \
+                                                                                   (k)->from, t);  \
+                                                                               row < rows_;        \
+                                                                               row++, place++)     \
+        {                                                                                          \
+            __VA_ARGS__;                                                                           \
+        }                                                                                          \
     } while (0)
 
 /* The mask's part for a row of x. */
@@ -362,11 +377,12 @@ static void gather_x(layer *l, const walk *k, const float *x)
     FOR_CHUNK_ROWS(k, t, row, place, {
         const int64_t token = token_of(k, t, row);
         float *to = l->rows + place * inputs;
-        if (drops) KERNEL(dropout)(to, x + token * inputs, inputs, mask_of(shape, token), 0);
-        else memcpy(to, x + token * inputs, (size_t)inputs * sizeof *to);
+        if (drops)
+            KERNEL(dropout)(to, x + token * inputs, inputs, mask_of(shape, token), 0);
+        else
+            memcpy(to, x + token * inputs, (size_t)inputs * sizeof *to);
     });
-    if (shape->bf16)
-        KERNEL(round_bf16)((uint16_t *)l->factors, l->rows, chunk_rows(k) * inputs);
+    if (shape->bf16) KERNEL(round_bf16)((uint16_t *)l->factors, l->rows, chunk_rows(k) * inputs);
 }
 
 /* dx (+)= the chunk's rows in l->rows. */
@@ -379,10 +395,12 @@ static void scatter_dx(const layer *l, const walk *k, float *dx, int add)
         const int64_t token = token_of(k, t, row);
         const float *from = l->rows + place * inputs;
         float *to = dx + token * inputs;
-        if (drops) KERNEL(dropout)(to, from, inputs, mask_of(shape, token), add);
+        if (drops)
+            KERNEL(dropout)(to, from, inputs, mask_of(shape, token), add);
         else if (add)
             for (int64_t i = 0; i < inputs; i++) to[i] += from[i];
-        else memcpy(to, from, (size_t)inputs * sizeof *to);
+        else
+            memcpy(to, from, (size_t)inputs * sizeof *to);
     });
 }
 
@@ -393,10 +411,11 @@ static void gather_before(const layer *l, const walk *k, const float *h_0)
     const int64_t hidden = shape->hidden, width = l->width;
     FOR_CHUNK_ROWS(k, t, row, place, {
         const int64_t token = token_of(k, t, row);
-        const int inside = k->reverse ? t + 1 < shape->steps && row < rows_of(shape, t + 1, t + 2)
-                                      : t > 0;
+        const int inside =
+            k->reverse ? t + 1 < shape->steps && row < rows_of(shape, t + 1, t + 2) : t > 0;
         const float *from = inside ? k->y + (k->reverse ? token + 1 : token - 1) * k->y_row
-                                   : h_0 ? h_0 + shape->order[row] * hidden : NULL;
+                            : h_0  ? h_0 + shape->order[row] * hidden
+                                   : NULL;
         float *to = k->before + place * width;
         if (from) memcpy(to, from, (size_t)hidden * sizeof *to);
         const int64_t filled = from ? hidden : 0;
@@ -456,8 +475,8 @@ int KERNEL(recurrent)(float *y, float *h_n, float *c_n, float *gates, float *cel
         if (c_n) store_states(states_of(c_n, shape, d), k->carry, k, 0);
         for (int64_t row = 0; row < shape->sequences; row++) {
             const int64_t token = d ? shape->begin[row] : last_token(shape, row);
-            memcpy(states_of(h_n, shape, d) + shape->order[row] * hidden,
-                   k->y + token * k->y_row, (size_t)hidden * sizeof *y);
+            memcpy(states_of(h_n, shape, d) + shape->order[row] * hidden, k->y + token * k->y_row,
+                   (size_t)hidden * sizeof *y);
         }
     }
     oct_block_free(block, bytes, OCT_WORKSPACE);
@@ -504,8 +523,8 @@ static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const
     }
     if (g->db_ih[d] || g->db_hh[d]) add_column_sums(l->dbiases[d], k->dgates, rows, depth, add);
     if (g->dw_hh[d])
-        OCT_TRY(oct_product(l->dw_hh[d], dgates, before, NULL, depth, l->width, rows, 1, 0, add,
-                            bf16));
+        OCT_TRY(
+            oct_product(l->dw_hh[d], dgates, before, NULL, depth, l->width, rows, 1, 0, add, bf16));
     if (g->dw_ih[d]) {
         gather_x(l, k, x);
         OCT_TRY(oct_product(l->dw_ih[d], dgates, l->factors, NULL, depth, inputs, rows, 1, 0, add,
@@ -543,9 +562,8 @@ static void finish_gradients(layer *l, int d, const oct_recurrent_gradients *g)
 }
 
 int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *gates,
-                               const float *cells, const float *x, const float *y,
-                               const float *h_0, const float *c_0,
-                               const oct_recurrent_weights *weights,
+                               const float *cells, const float *x, const float *y, const float *h_0,
+                               const float *c_0, const oct_recurrent_weights *weights,
                                const oct_recurrent_shape *shape)
 {
     layer l;
@@ -554,8 +572,7 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
     if (!block) return -1;
     const int64_t hidden = shape->hidden;
     const int directions = (int)shape->directions, gru = shape->cell == OCT_GRU;
-    if (g->dx && directions > 1 && !g->add_x)
-        KERNEL(fill)(g->dx, shape->tokens * shape->inputs, 0);
+    if (g->dx && directions > 1 && !g->add_x) KERNEL(fill)(g->dx, shape->tokens * shape->inputs, 0);
     for (int d = 0; d < directions; d++) {
         walk *k = &l.walks[d];
         order_w_ih(&l, d);
@@ -575,8 +592,8 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
         for (int d = 0; d < directions; d++) {
             walk *k = &l.walks[d];
             enter_chunk(&l, d, l.chunks - 1 - round);
-            k->gates = (float *)gates
-                       + (d * shape->tokens + shape->first[k->from]) * SLOTS * l.width;
+            k->gates =
+                (float *)gates + (d * shape->tokens + shape->first[k->from]) * SLOTS * l.width;
             if (gru || g->dw_hh[d]) gather_before(&l, k, states_of(h_0, shape, d));
         }
         walk_chunks(&l, 1);

@@ -10,10 +10,11 @@ enum { ACCUMULATORS = 24 };
 #else
 enum { ACCUMULATORS = 12 };
 #endif
-enum { MOST_ROWS = 16 };           /* of a tile */
+enum { MOST_ROWS = 16 }; /* of a tile */
 
 /* c[rows x vectors] (+)= a b, with a's element (r, k) at a[r * a_row + k * a_column] and b
- * [depth x vectors]. `rows` and `vectors` are constants: everything below unrolls into registers. */
+ * [depth x vectors]. `rows` and `vectors` are constants: everything below unrolls into registers.
+ */
 INLINE void tile(float *c, int64_t c_row, const float *a, int64_t a_row, int64_t a_column,
                  const float *b, int64_t b_row, int64_t depth, int accumulate, const int rows,
                  const int vectors)

@@ -23,14 +23,16 @@ __asm__(".text\n"
         "    ret\n"
         ".size oct_emulation_switch, . - oct_emulation_switch\n");
 
-namespace emulation {
+namespace emulation
+{
 
 enum { STACK_BYTES = 256 << 10, SAVED_REGISTERS = 6 };
 
-/* Fibers are made when a block first has so many threads, and then take part in block after block. */
+/* Fibers are made when a block first has so many threads, and then take part in block after block.
+ */
 struct fiber {
     char *stack;
-    void *at;                      /* where it goes on */
+    void *at; /* where it goes on */
     dim3 index;
     waiting state;
 };
@@ -72,12 +74,12 @@ static void resume(unsigned thread)
 /* A stack that looks as if the fiber had been switched away from at the very beginning. */
 static bool make_fiber(fiber *f)
 {
-    void *memory = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                        0);
+    void *memory =
+        mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return false;
     f->stack = (char *)memory;
     void **top = (void **)(f->stack + STACK_BYTES);
-    *--top = NULL;                 /* where a return address would lie */
+    *--top = NULL; /* where a return address would lie */
     *--top = (void *)fiber_main;
     f->at = top - SAVED_REGISTERS;
     return true;
@@ -113,7 +115,8 @@ static unsigned count(unsigned from, unsigned to, waiting state)
     return n;
 }
 
-/* Until all threads of a warp wait for the block or are done; false where some would wait for ever. */
+/* Until all threads of a warp wait for the block or are done; false where some would wait for ever.
+ */
 static bool run_warp(unsigned from, unsigned to)
 {
     for (;;) {
@@ -151,8 +154,7 @@ static cudaError_t run_grid(dim3 blocks)
     for (unsigned t = 0; t < threads; t++) {
         fiber *f = fibers + t;
         if (!f->stack && !make_fiber(f)) return cudaErrorMemoryAllocation;
-        f->index = dim3(t % blockDim.x, t / blockDim.x % blockDim.y,
-                        t / (blockDim.x * blockDim.y));
+        f->index = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
     }
     for (unsigned z = 0; z < blocks.z; z++)
         for (unsigned y = 0; y < blocks.y; y++)
@@ -208,19 +210,25 @@ static bool is_allocated(const void *memory, size_t bytes)
     return false;
 }
 
-}
+} // namespace emulation
 
 using namespace emulation;
 
 const char *cudaGetErrorString(cudaError_t error)
 {
     switch (error) {
-    case cudaSuccess: return "no error";
-    case cudaErrorInvalidValue: return "invalid argument";
-    case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
-    case cudaErrorInvalidDevice: return "invalid device ordinal";
-    case cudaErrorLaunchFailure: return "unspecified launch failure";
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorInvalidValue:
+        return "invalid argument";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidConfiguration:
+        return "invalid configuration argument";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    case cudaErrorLaunchFailure:
+        return "unspecified launch failure";
     }
     return "unrecognized error code";
 }

@@ -1,11 +1,12 @@
 /* emulation.hpp - as much of CUDA as the plug-in uses, on the processor: its source, host side
  * included, is compiled by a C++ compiler and runs where there is neither a GPU nor CUDA.
  *
- * The blocks of a launch run one after the other. Each thread of a block is a fiber: it runs until it
- * waits for its warp (a shuffle) or for its block (__syncthreads), and then the next one does. So a
- * barrier that is missing shows as a wrong result, if not in the order of the threads then in the
- * reverse one, and one that not all threads reach is an error of the launch instead of a deadlock.
- * Shared memory holds NaNs when a block begins; a copy must lie within what was allocated. */
+ * The blocks of a launch run one after the other. Each thread of a block is a fiber: it runs until
+ * it waits for its warp (a shuffle) or for its block (__syncthreads), and then the next one does.
+ * So a barrier that is missing shows as a wrong result, if not in the order of the threads then in
+ * the reverse one, and one that not all threads reach is an error of the launch instead of a
+ * deadlock. Shared memory holds NaNs when a block begins; a copy must lie within what was
+ * allocated. */
 #ifndef OCT_CUDA_EMULATION_HPP
 #define OCT_CUDA_EMULATION_HPP
 #include <math.h>
@@ -28,7 +29,8 @@ struct dim3 {
 };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-namespace emulation {
+namespace emulation
+{
 
 enum { WARP = 32, THREADS_MOST = 1024, SHARED_BYTES = 48 << 10 };
 enum class waiting { no, warp, block, done };
@@ -44,10 +46,11 @@ void run(dim3 blocks, dim3 threads, void (*call)(const void *), const void *kern
 
 template <class F> void launch(dim3 blocks, dim3 threads, const F &kernel)
 {
-    run(blocks, threads, [](const void *f) { (*static_cast<const F *>(f))(); }, &kernel);
+    run(
+        blocks, threads, [](const void *f) { (*static_cast<const F *>(f))(); }, &kernel);
 }
 
-}
+} // namespace emulation
 
 static inline void __syncthreads() { emulation::wait(emulation::waiting::block); }
 
@@ -90,8 +93,12 @@ static inline float __uint_as_float(unsigned bits)
 /* ---- host side; numbers and names as CUDA has them ------------------------------------------- */
 
 enum cudaError_t {
-    cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2,
-    cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101, cudaErrorLaunchFailure = 719
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorLaunchFailure = 719
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 struct cudaDeviceProp {

@@ -1,17 +1,18 @@
 /* optim.cu - one step of an optimizer on a GPU: one launch for all its parameters.
  *
- * A block of threads takes a tile of a piece. With 8-bit or 4-bit state it goes over the tile twice:
- * for the new absmax of each quantization block, and then, all again, to write parameters and codes;
- * what it reads the second time lies in the cache. A thread takes RUN elements in a row, so that with
- * 4 bits each byte is one thread's.
+ * A block of threads takes a tile of a piece. With 8-bit or 4-bit state it goes over the tile
+ * twice: for the new absmax of each quantization block, and then, all again, to write parameters
+ * and codes; what it reads the second time lies in the cache. A thread takes RUN elements in a row,
+ * so that with 4 bits each byte is one thread's.
  *
- * Nothing here is taken from a library of CUDA's: the file also runs on a processor (emulation.hpp). */
+ * Nothing here is taken from a library of CUDA's: the file also runs on a processor
+ * (emulation.hpp). */
 #include "kernels/cuda/element.hpp"
 #include "kernels/cuda/plugin.hpp"
 
 enum { TILE = OCT_BLOCK_MAX, THREADS = 256, RUN = 4, TILES = OCT_OPTIM_PIECE / TILE };
 enum { TILE_BLOCKS = TILE / OCT_BLOCK_MIN, WORDS = TILE / 4, WARP_LANES = 32, ALL_LANES = -1 };
-enum { SUMS = 16 };                /* in double, side by side, as the kernels on a processor have */
+enum { SUMS = 16 }; /* in double, side by side, as the kernels on a processor have */
 
 /* The work in the device's memory. */
 typedef struct device_work {
@@ -21,9 +22,9 @@ typedef struct device_work {
 
 /* What the threads of a tile share. */
 typedef struct tile_room {
-    uint32_t state_words[WORDS], param_words[WORDS];       /* drawn */
-    float scale[OCT_STATES][TILE_BLOCKS];                  /* absmax of the old state */
-    unsigned most[OCT_STATES][TILE_BLOCKS];                /* bits of the new state's */
+    uint32_t state_words[WORDS], param_words[WORDS]; /* drawn */
+    float scale[OCT_STATES][TILE_BLOCKS];            /* absmax of the old state */
+    unsigned most[OCT_STATES][TILE_BLOCKS];          /* bits of the new state's */
 } tile_room;
 
 /* Elements first .. first + count - 1 of a slot; first is a multiple of TILE. */
@@ -75,8 +76,7 @@ INLINE bool compute(float *p, float x[OCT_STATES], const oct_optim_slot &s, int6
         const oct_slot_state &state = s.state[j];
         x[j] = 0;
         if (state.values) x[j] = state.values[element];
-        if (state.codes)
-            x[j] = state.map->value[code_at(state.codes, element, s.bits)] * scale[j];
+        if (state.codes) x[j] = state.map->value[code_at(state.codes, element, s.bits)] * scale[j];
     }
     *p = param_at(s, element);
     return step_element<apply>(p, x, grad_at(s, element), s);
@@ -134,7 +134,8 @@ INLINE int code_of(float x, float absmax, const oct_optim_slot &s, const oct_map
                           : code_by_gap(x * inverse, draw, map);
 }
 
-/* Parameters, states, and the new scales. Returns how many of the thread's elements take no part. */
+/* Parameters, states, and the new scales. Returns how many of the thread's elements take no part.
+ */
 template <rule apply> INLINE int write_tile(const tile_room *room, const oct_optim_slot &s, tile t)
 {
     int left_out = 0;
@@ -151,10 +152,10 @@ template <rule apply> INLINE int write_tile(const tile_room *room, const oct_opt
                 const oct_slot_state &state = s.state[j];
                 if (state.values) state.values[element] = x[j];
                 if (!state.codes) continue;
-                float absmax = s.whole ? s.next_absmax[j]
-                                       : __uint_as_float(room->most[j][i / (int)s.block]);
-                set_code(state.codes, element, code_of(x[j], absmax, s, state.map, state_words,
-                                                       element), s.bits);
+                float absmax =
+                    s.whole ? s.next_absmax[j] : __uint_as_float(room->most[j][i / (int)s.block]);
+                set_code(state.codes, element,
+                         code_of(x[j], absmax, s, state.map, state_words, element), s.bits);
                 if (!s.whole && i % s.block == 0)
                     state.absmax[element / s.block] = inverse_of(absmax) == 0 ? 0 : absmax;
             }
@@ -174,7 +175,9 @@ template <rule apply> INLINE int step_tile(tile_room *room, const oct_optim_slot
 }
 
 #define STEP_CASE(name)                                                                            \
-    case OCT_RULE_##name: left_out = step_tile<name##_rule>(&room, s, t); break;
+    case OCT_RULE_##name:                                                                          \
+        left_out = step_tile<name##_rule>(&room, s, t);                                            \
+        break;
 
 __global__ void __launch_bounds__(THREADS) step_kernel(unsigned long long *total, device_work work)
 {
@@ -185,7 +188,9 @@ __global__ void __launch_bounds__(THREADS) step_kernel(unsigned long long *total
     const oct_optim_slot s = work.slots[piece.slot];
     tile t = {piece.first + from, rest < TILE ? (int)rest : TILE};
     int left_out = 0;
-    switch (s.arithmetic) { OCT_FOR_EACH_RULE(STEP_CASE) }
+    switch (s.arithmetic) {
+        OCT_FOR_EACH_RULE(STEP_CASE)
+    }
     if (left_out > 0) atomicAdd(total, (unsigned long long)left_out);
 }
 
@@ -203,7 +208,9 @@ INLINE double square_of(float x) { return fabsf(x) < INFINITY ? (double)x * (dou
 
 enum { CHUNK = 4096, CHUNKS = OCT_OPTIM_PIECE / CHUNK };
 
-typedef struct squares_room { double chunk[CHUNKS]; } squares_room;
+typedef struct squares_room {
+    double chunk[CHUNKS];
+} squares_room;
 
 /* A block of threads takes a piece, SUMS threads of it a chunk. */
 __global__ void __launch_bounds__(CHUNKS *SUMS)
@@ -213,8 +220,8 @@ __global__ void __launch_bounds__(CHUNKS *SUMS)
     const oct_optim_piece piece = work.pieces[blockIdx.x];
     const oct_optim_slot s = work.slots[piece.slot];
     int chunk = (int)threadIdx.x / SUMS, not_finite = 0;
-    int64_t from = (int64_t)chunk * CHUNK, to = from + CHUNK < piece.count ? from + CHUNK
-                                                                           : piece.count;
+    int64_t from = (int64_t)chunk * CHUNK,
+            to = from + CHUNK < piece.count ? from + CHUNK : piece.count;
     double sum = 0;
     for (int64_t i = from + threadIdx.x % SUMS; i < to; i += SUMS) {
         float x = of_params ? param_at(s, piece.first + i) : grad_at(s, piece.first + i);
@@ -233,7 +240,7 @@ __global__ void __launch_bounds__(CHUNKS *SUMS)
 
 /* ---- a first pass ---------------------------------------------------------------------------- */
 
-enum { AT_ONCE = THREADS / SUMS };             /* quantization blocks of which sums are made */
+enum { AT_ONCE = THREADS / SUMS }; /* quantization blocks of which sums are made */
 
 typedef struct measure_room {
     double params[AT_ONCE], others[AT_ONCE];
@@ -254,7 +261,8 @@ template <rule apply>
 INLINE void measure_block(double *params, double *others, float most[OCT_STATES],
                           const oct_optim_slot &s, const oct_optim_piece &piece, int64_t block)
 {
-    int64_t from = block * s.block, to = from + s.block < piece.count ? from + s.block : piece.count;
+    int64_t from = block * s.block,
+            to = from + s.block < piece.count ? from + s.block : piece.count;
     for (int64_t i = from + threadIdx.x % SUMS; i < to; i += SUMS) {
         int64_t element = piece.first + i;
         float p, x[OCT_STATES], scale[OCT_STATES];
@@ -302,7 +310,9 @@ INLINE void measure_piece(oct_optim_measure *m, measure_room *room, const oct_op
 }
 
 #define MEASURE_CASE(name)                                                                         \
-    case OCT_RULE_##name: measure_piece<name##_rule>(measures + blockIdx.x, &room, s, piece); break;
+    case OCT_RULE_##name:                                                                          \
+        measure_piece<name##_rule>(measures + blockIdx.x, &room, s, piece);                        \
+        break;
 
 __global__ void __launch_bounds__(THREADS)
     measure_kernel(oct_optim_measure *measures, device_work work)
@@ -310,7 +320,9 @@ __global__ void __launch_bounds__(THREADS)
     SHARED(measure_room, room);
     const oct_optim_piece piece = work.pieces[blockIdx.x];
     const oct_optim_slot s = for_directions(work.slots[piece.slot]);
-    switch (s.arithmetic) { OCT_FOR_EACH_RULE(MEASURE_CASE) }
+    switch (s.arithmetic) {
+        OCT_FOR_EACH_RULE(MEASURE_CASE)
+    }
 }
 
 /* ---- host side ------------------------------------------------------------------------------- */
@@ -319,11 +331,14 @@ __global__ void __launch_bounds__(THREADS)
 typedef struct staging {
     device_work work;
     unsigned long long *total;
-    void *results;                 /* as many bytes as were asked for */
+    void *results; /* as many bytes as were asked for */
     int64_t pieces;
 } staging;
 
-static struct { char *memory; size_t bytes; } kept;
+static struct {
+    char *memory;
+    size_t bytes;
+} kept;
 
 static size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
@@ -377,7 +392,8 @@ static int fetch(const staging *from, int64_t *left_out, void *results, size_t r
     }
     if (results)
         CUDA_TRY(cudaMemcpy(results, from->results, (size_t)from->pieces * result_bytes,
-                            cudaMemcpyDeviceToHost), "copying a step's results");
+                            cudaMemcpyDeviceToHost),
+                 "copying a step's results");
     return 0;
 }
 
@@ -401,7 +417,7 @@ int cuda_optim_squares(double *sums, int64_t *left_out, const oct_optim_work *wo
 {
     staging s;
     if (stage(&s, work, sizeof *sums) != 0) return -1;
-    LAUNCH(squares_kernel, (unsigned)s.pieces, CHUNKS *SUMS, (double *)s.results, s.total, s.work,
+    LAUNCH(squares_kernel, (unsigned)s.pieces, CHUNKS * SUMS, (double *)s.results, s.total, s.work,
            of_params);
     return fetch(&s, left_out, sums, sizeof *sums);
 }

@@ -1,4 +1,5 @@
-/* plugin.cu - the device's table: which devices there are, their memory, copies, and what failed. */
+/* plugin.cu - the device's table: which devices there are, their memory, copies, and what failed.
+ */
 #include "kernels/cuda/plugin.hpp"
 
 #include <stdio.h>
@@ -73,8 +74,20 @@ static int download(void *host, const void *device, int64_t bytes)
 }
 
 static const oct_device_kernels table = {
-    OCT_VERSION, sizeof(oct_optim_slot), sizeof(oct_map), OCT_ARITHMETICS, last_error, count, use,
-    allocate, release, upload, download, cuda_optim_step, cuda_optim_measure, cuda_optim_squares,
+    OCT_VERSION,
+    sizeof(oct_optim_slot),
+    sizeof(oct_map),
+    OCT_ARITHMETICS,
+    last_error,
+    count,
+    use,
+    allocate,
+    release,
+    upload,
+    download,
+    cuda_optim_step,
+    cuda_optim_measure,
+    cuda_optim_squares,
 };
 
 const oct_device_kernels *oct_device_kernels_of_plugin(void) { return &table; }

@@ -24,16 +24,22 @@ static void adafactor_numbers(oct_numbers *n, const oct_rule_input *in)
 {
     double relative = 1 / sqrt((double)in->step), eps2 = in->options[3];
     n->c[ADAFACTOR_REST] = (float)(1 - in->options[0]);
-    n->step = (float)((in->lr < relative ? in->lr : relative)
-                      * (in->param_norm > eps2 ? in->param_norm : eps2));
+    n->step = (float)((in->lr < relative ? in->lr : relative) *
+                      (in->param_norm > eps2 ? in->param_norm : eps2));
 }
 
 static const oct_rule adafactor_optimizers[] = {
-    {.name = "adafactor", .title = "Adafactor (Shazeer and Stern, 2018)",
+    {.name = "adafactor",
+     .title = "Adafactor (Shazeer and Stern, 2018)",
      .state = {{"m", OCT_STATE_SIGNED, 1}},
-     .option = {{"beta1", 0, 0, 1, OCT_OPTION_BELOW}, {"beta2_decay", 0.8, 0, 1}, {"eps1", 1e-30, 0, 1},
-                {"eps2", 1e-3, 0, 0x1p126}, {"clip_threshold", 1, 0, 0x1p126, OCT_OPTION_ABOVE}},
-     .lr = 1e-2, .decay = OCT_DECAY_DECOUPLED, .matrix = OCT_MATRIX_FACTORED,
+     .option = {{"beta1", 0, 0, 1, OCT_OPTION_BELOW},
+                {"beta2_decay", 0.8, 0, 1},
+                {"eps1", 1e-30, 0, 1},
+                {"eps2", 1e-3, 0, 0x1p126},
+                {"clip_threshold", 1, 0, 0x1p126, OCT_OPTION_ABOVE}},
+     .lr = 1e-2,
+     .decay = OCT_DECAY_DECOUPLED,
+     .matrix = OCT_MATRIX_FACTORED,
      .numbers = adafactor_numbers},
     {0},
 };

@@ -6,8 +6,15 @@
  *
  * alpha' grows linearly to alpha over `warmup` steps, and beta3' from beta1 to beta3 so that its
  * half-life grows linearly; warmup 0: both are what they are from the first step on. */
-enum { MIX_BETA1_REST, MIX_BETA2_REST, MIX_BETA3_REST, MIX_ALPHA, MIX_MEAN_SCALE, MIX_ROOT_SCALE,
-       MIX_EPS };
+enum {
+    MIX_BETA1_REST,
+    MIX_BETA2_REST,
+    MIX_BETA3_REST,
+    MIX_ALPHA,
+    MIX_MEAN_SCALE,
+    MIX_ROOT_SCALE,
+    MIX_EPS
+};
 enum { ademamix_states = 3 };
 
 #ifdef OCT_RULE_ARITHMETIC
@@ -20,8 +27,8 @@ INLINE vf ademamix_rule(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c,
     v = vf_fma(vf_all(c[MIX_BETA2_REST]), vf_fma(g, g, -v), v);
     *bound = v;
     vf r = root_of_state(s + 2, v, root);
-    return vf_fma(vf_all(c[MIX_ALPHA]), s[1], s[0] * c[MIX_MEAN_SCALE])
-           / vf_fma(r, vf_all(c[MIX_ROOT_SCALE]), vf_all(c[MIX_EPS]));
+    return vf_fma(vf_all(c[MIX_ALPHA]), s[1], s[0] * c[MIX_MEAN_SCALE]) /
+           vf_fma(r, vf_all(c[MIX_ROOT_SCALE]), vf_all(c[MIX_EPS]));
 }
 
 #else
@@ -49,12 +56,19 @@ static void ademamix_numbers(oct_numbers *n, const oct_rule_input *in)
 }
 
 static const oct_rule ademamix_optimizers[] = {
-    {.name = "ademamix", .title = "AdEMAMix (Pagliardini, Ablin and Grangier, 2025)",
+    {.name = "ademamix",
+     .title = "AdEMAMix (Pagliardini, Ablin and Grangier, 2025)",
      .state = {{"m", OCT_STATE_SIGNED}, {"slow", OCT_STATE_SIGNED}, {"v", OCT_STATE_SQUARE}},
-     .option = {{"beta1", 0.9, 0, 1, OCT_OPTION_BETWEEN}, {"beta2", 0.999, 0, 1, OCT_OPTION_BELOW}, {"beta3", 0.9999, 0, 1, OCT_OPTION_BETWEEN},
-                {"alpha", 5, 0, 0x1p126}, {"warmup", 0, 0, 0x1p53, OCT_OPTION_WHOLE},
+     .option = {{"beta1", 0.9, 0, 1, OCT_OPTION_BETWEEN},
+                {"beta2", 0.999, 0, 1, OCT_OPTION_BELOW},
+                {"beta3", 0.9999, 0, 1, OCT_OPTION_BETWEEN},
+                {"alpha", 5, 0, 0x1p126},
+                {"warmup", 0, 0, 0x1p53, OCT_OPTION_WHOLE},
                 {"eps", 1e-8, 0x1p-126, 0x1p126}},
-     .lr = 1e-3, .weight_decay = 0.01, .decay = OCT_DECAY_DECOUPLED, .numbers = ademamix_numbers},
+     .lr = 1e-3,
+     .weight_decay = 0.01,
+     .decay = OCT_DECAY_DECOUPLED,
+     .numbers = ademamix_numbers},
     {0},
 };
 

@@ -30,11 +30,16 @@ static void lars_numbers(oct_numbers *n, const oct_rule_input *in)
 }
 
 static const oct_rule lars_optimizers[] = {
-    {.name = "lars", .title = "LARS (You, Gitman and Ginsburg, 2017)",
+    {.name = "lars",
+     .title = "LARS (You, Gitman and Ginsburg, 2017)",
      .state = {{"m", OCT_STATE_SIGNED, 1}},
-     .option = {{"momentum", 0.9, 0, 1, OCT_OPTION_BELOW}, {"trust", 1e-3, 0, 0x1p126, OCT_OPTION_ABOVE},
+     .option = {{"momentum", 0.9, 0, 1, OCT_OPTION_BELOW},
+                {"trust", 1e-3, 0, 0x1p126, OCT_OPTION_ABOVE},
                 {"eps", 1e-8, 0, 0x1p126}},
-     .lr = 1, .decay = OCT_DECAY_OWN, .norms = OCT_NORMS_GRADIENT, .numbers = lars_numbers},
+     .lr = 1,
+     .decay = OCT_DECAY_OWN,
+     .norms = OCT_NORMS_GRADIENT,
+     .numbers = lars_numbers},
     {0},
 };
 

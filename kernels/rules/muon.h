@@ -26,11 +26,18 @@ static void muon_numbers(oct_numbers *n, const oct_rule_input *in)
 }
 
 static const oct_rule muon_optimizers[] = {
-    {.name = "muon", .title = "Muon (Jordan et al., 2024)", .state = {{"m", OCT_STATE_SIGNED, 1}},
-     .option = {{"momentum", 0.95, 0, 1, OCT_OPTION_BELOW}, {"nesterov", 1, 0, 1, OCT_OPTION_SWITCH}, {"ns_steps", 5, 1, 20, OCT_OPTION_WHOLE},
+    {.name = "muon",
+     .title = "Muon (Jordan et al., 2024)",
+     .state = {{"m", OCT_STATE_SIGNED, 1}},
+     .option = {{"momentum", 0.95, 0, 1, OCT_OPTION_BELOW},
+                {"nesterov", 1, 0, 1, OCT_OPTION_SWITCH},
+                {"ns_steps", 5, 1, 20, OCT_OPTION_WHOLE},
                 {"match_rms", 0, 0, 1, OCT_OPTION_SWITCH}},
-     .lr = 1e-3, .weight_decay = 0.1, .decay = OCT_DECAY_DECOUPLED,
-     .matrix = OCT_MATRIX_ORTHOGONAL, .numbers = muon_numbers},
+     .lr = 1e-3,
+     .weight_decay = 0.1,
+     .decay = OCT_DECAY_DECOUPLED,
+     .matrix = OCT_MATRIX_ORTHOGONAL,
+     .numbers = muon_numbers},
     {0},
 };
 

@@ -29,10 +29,15 @@ static void sgd_numbers(oct_numbers *n, const oct_rule_input *in)
 }
 
 static const oct_rule sgd_optimizers[] = {
-    {.name = "sgd", .title = "SGD with momentum (Polyak, 1964; Sutskever et al., 2013)",
+    {.name = "sgd",
+     .title = "SGD with momentum (Polyak, 1964; Sutskever et al., 2013)",
      .state = {{"m", OCT_STATE_SIGNED, 1}},
-     .option = {{"momentum", 0.9, 0, 1, OCT_OPTION_BELOW}, {"dampening", 0, 0, 1}, {"nesterov", 0, 0, 1, OCT_OPTION_SWITCH}},
-     .lr = 1e-2, .decay = OCT_DECAY_COUPLED, .numbers = sgd_numbers},
+     .option = {{"momentum", 0.9, 0, 1, OCT_OPTION_BELOW},
+                {"dampening", 0, 0, 1},
+                {"nesterov", 0, 0, 1, OCT_OPTION_SWITCH}},
+     .lr = 1e-2,
+     .decay = OCT_DECAY_COUPLED,
+     .numbers = sgd_numbers},
     {0},
 };
 

@@ -2,7 +2,7 @@
 --
 --     luajit spec/optim/mutations.lua                        all of them: some minutes
 --     luajit spec/optim/mutations.lua "swapped maps"         those whose name has this in it
---     luajit spec/optim/mutations.lua --list
+--     luajit spec/optim/mutations.lua --list           their names; are their texts there?
 --
 -- Each is made in a copy of the tree in a scratch folder, which is built and whose specs under
 -- spec/optim are run: first the one that ought to notice, then all. Exit status 1 where one
@@ -63,7 +63,8 @@ local MUTATIONS = {
     {OPTIM, "prepare_keys(&b.keys, s->seed);",
       "prepare_keys(&b.keys, s->seed + (uint64_t)omp_get_thread_num());"}},
   {"weight decay coupled in place of decoupled", "adam",
-    {STEP, "g->decay == OCT_DECAY_COUPLED ?", "g->decay != OCT_DECAY_OWN ?"},
+    {STEP, ".coupled_decay = g->decay == OCT_DECAY_COUPLED ?",
+      ".coupled_decay = g->decay != OCT_DECAY_OWN ?"},
     {STEP, "g->decay == OCT_DECAY_DECOUPLED ? (float)(1 - g->lr * g->weight_decay) : 1", "1"}},
   {"the state of left-out elements changed", "left_out",
     {OPTIM, "vf_store(b->values[j] + e, vf_select(bad, old[j][v], state[j]));",
@@ -91,7 +92,7 @@ local MUTATIONS = {
     {"kernels/rules/rmsprop.h", "in->options[3] != 0 ? in->options[0] : 1", "1"},
     {"kernels/rules/rmsprop.h", "vf away = g - s[1]; ", "vf away = g;"}},
   {"muon moves elements without a finite gradient", "left_out",
-    {"core/muon.c", "room[places[i]] = INFINITY", "room[places[i]] = 1"}},
+    {"core/muon.c", "direction[i] = NAN", "direction[i] = 1"}},
   {"errors of all steps together", "report",
     {STEP, "if (o->errors) memset(o->errors, 0,", "if (0) memset(o->errors, 0,"}},
   {"saturated codes of one side alone", "report",
@@ -104,8 +105,8 @@ local MUTATIONS = {
       "state->absmax[at / OCT_OPTIM_PIECE] = inverse"}},
   {"options of a group forgotten", "options",
     {"lua/octet/optim/options.lua", "group[name] = own[name]\n", "group[name] = nil\n"}},
-  {"state restored without squaring its roots", "report",
-    {"lua/octet/optim/state.lua",
+  {"state restored without squaring its roots", "state",
+    {"lua/octet/optim/convert.lua",
       'if kind.kind == "square" and layout.sqrt_v then t = t * t end', ""}},
 }
 
@@ -151,6 +152,9 @@ local function files_of(m, folder)
   return originals, texts
 end
 
+local root = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../.."
+for _, m in ipairs(MUTATIONS) do files_of(m, root) end
+
 local wanted, prefix = {}, ""
 for i = 1, #arg do
   if arg[i] == "--list" then
@@ -169,9 +173,6 @@ local function is_wanted(name)
   end
   return #wanted == 0
 end
-
-local root = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../.."
-for _, m in ipairs(MUTATIONS) do files_of(m, root) end
 
 local pipe = assert(io.popen "mktemp -d")
 local scratch = pipe:read "*l"
