@@ -1,5 +1,6 @@
 -- Averages of weights, held against their formulas in double precision.
 local average = require "octet.optim.average"
+local failure = require "spec.failure"
 local gradients = require "spec.optim.gradients"
 local machine = require "octet.machine"
 local octet = require "octet"
@@ -7,13 +8,6 @@ local optim = require "octet.optim"
 local safetensors = require "octet.safetensors"
 local json = require "octet.json"
 local tensor = octet.tensor
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 local STEPS, SIZE = 60, 37
 

@@ -1,15 +1,9 @@
 -- Clipping by a percentile of the norms before, held against the released code's arithmetic.
 local clip = require "octet.optim.clip"
+local failure = require "spec.failure"
 local gradients = require "spec.optim.gradients"
 local json = require "octet.json"
 local optim = require "octet.optim"
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 --- The released code: a vector of 100 squared norms, filled by step 1, then written at step % 100;
 -- sorted, the element of 0-based place `percentile` is the limit.

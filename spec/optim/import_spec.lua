@@ -1,4 +1,5 @@
 -- State of PyTorch's and bitsandbytes' optimizers: what was saved there goes on here.
+local failure = require "spec.failure"
 local gradients = require "spec.optim.gradients"
 local json = require "octet.json"
 local map = require "octet.optim.map"
@@ -8,13 +9,6 @@ local peers = require "spec.optim.peers.optimizer_state"
 local runs = require "spec.optim.state_runs"
 local safetensors = require "octet.safetensors"
 local tensor = require "octet.tensor"
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 local function copied(t)
   local copy = {}

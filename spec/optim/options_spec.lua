@@ -1,14 +1,8 @@
 -- What an optimizer is told, and what it says to what it cannot use: one clear line each.
+local failure = require "spec.failure"
 local gradients = require "spec.optim.gradients"
 local optim = require "octet.optim"
 local tensor = require "octet.tensor"
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 local function parameter(size) return tensor.zeros({size or 2}):parameter_() end
 

@@ -1,17 +1,11 @@
 -- Options of parameters by patterns of their names: said at the beginning, and at any time after.
+local failure = require "spec.failure"
 local gradients = require "spec.optim.gradients"
 local machine = require "octet.machine"
 local map = require "octet.optim.map"
 local optim = require "octet.optim"
 local runs = require "spec.optim.state_runs"
 local tensor = require "octet.tensor"
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 local NAMES = {"embed.weight", "layer.1.weight", "layer.1.bias", "layer.2.weight", "head.weight"}
 

@@ -1,4 +1,5 @@
 -- Gradient release: each parameter is stepped as soon as its gradient is complete.
+local failure = require "spec.failure"
 local ffi = require "ffi"
 local bert = require "models.bert"
 local binding = require "octet.binding"
@@ -9,13 +10,6 @@ local octet = require "octet"
 local nn, optim, tensor = octet.nn, octet.optim, octet.tensor
 
 local function i32(values) return tensor.from(values, nil, "i32"):keep() end
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 -- A BERT, and beside it what is used several times: a layer applied twice, and an embedding whose
 -- weights are those of the output, too.

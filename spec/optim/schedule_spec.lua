@@ -1,16 +1,10 @@
 -- Learning-rate schedules, held against those of PyTorch and transformers: the figures are printed
 -- by spec/optim/peers/schedules.py.
+local failure = require "spec.failure"
 local json = require "octet.json"
 local optim = require "octet.optim"
 local peers = require "spec.optim.peers.schedules"
 local schedule = require "octet.optim.schedule"
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 local function near(expected, value, what)
   if math.abs(value - expected) > 1e-12 then

@@ -1,4 +1,5 @@
 -- An optimizer in a file: whole, and found damaged where it is.
+local failure = require "spec.failure"
 local file = require "octet.file"
 local gradients = require "spec.optim.gradients"
 local json = require "octet.json"
@@ -9,13 +10,6 @@ local safetensors = require "octet.safetensors"
 local tensor = require "octet.tensor"
 
 local fresh, advance = runs.fresh, runs.advance
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 local function assert_same(expected, seen)
   for name, bytes in pairs(expected) do assert.is_true(seen[name] == bytes, name) end

@@ -1,4 +1,5 @@
 -- State that is taken over: bit for bit, converted, or refused.
+local failure = require "spec.failure"
 local ffi = require "ffi"
 local binding = require "octet.binding"
 local gradients = require "spec.optim.gradients"
@@ -11,13 +12,6 @@ local runs = require "spec.optim.state_runs"
 local tensor = require "octet.tensor"
 
 local fresh, advance = runs.fresh, runs.advance
-
-local function failure(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_nil(message:find("\n", 1, true))
-  return message
-end
 
 -- Bytes of state and parameters, by name: an error names what differs, and does not print it.
 local function assert_same(expected, seen)
