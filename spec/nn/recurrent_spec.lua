@@ -347,8 +347,9 @@ for _, kind in ipairs(KINDS) do
       step()
       assert.equal(expected, loss_of_step)
       local live_after, bytes_after = alive()
-      assert.equal(live, live_after)
-      assert.equal(bytes, bytes_after)
+      -- Less is well: what specs before this one left may be collected meanwhile.
+      assert.is_true(live_after <= live, ("%d tensors, then %d"):format(live, live_after))
+      assert.is_true(bytes_after <= bytes, ("%d bytes, then %d"):format(bytes, bytes_after))
     end)
   end
 end
