@@ -3,8 +3,9 @@
 --     PEER_PYTHON=python luajit bench/encoder.lua MODEL_FOLDER SST2_TRAIN_TSV
 --
 -- PEER_PYTHON is a Python with torch, transformers and safetensors. A sentence is 1 to 8 rows of
--- the table joined, so that lengths are mixed. Prints the largest difference of a logit, and the
--- largest relative difference (norm of the difference over norm) of a gradient.
+-- the table joined, so that lengths are mixed. Prints the largest difference of a logit, the
+-- largest relative difference (norm of the difference over norm) of a gradient, and how far dropout
+-- spreads the logits: the mean of their standard deviations over draws.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../?.lua;%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here, here)
   .. package.path
@@ -20,6 +21,7 @@ if not (python and folder and table_path) then
 end
 
 local SENTENCES, EVERY = 200, 41     -- one row in 41 spreads them over the file
+local DRAWN, DRAWS = 40, 30          -- sentences and draws of dropout
 
 local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
@@ -42,7 +44,7 @@ end
 sentences:close()
 os.execute(table.concat({"HF_HUB_OFFLINE=1", shell_quote(python), here .. "/peers/encoder.py",
   shell_quote(folder), shell_quote(work .. "/sentences.tsv"), shell_quote(work),
-  "2>/dev/null"}, " "))
+  DRAWN, DRAWS, "2>/dev/null"}, " "))
 
 local expected = safetensors.open(work .. "/expected.safetensors")
 local batch = {}
@@ -62,6 +64,29 @@ local function differences(got, wanted)
   return largest, math.sqrt(sum / square)
 end
 
+--- The mean over logits of their standard deviation over draws of dropout.
+local function spread(model)
+  local tokens = batch.offsets:data()[DRAWN]
+  local part = {offsets = batch.offsets:rows(1, DRAWN + 1)}
+  for _, name in ipairs {"ids", "types", "positions"} do
+    part[name] = batch[name]:rows(1, tokens)
+  end
+  local sums, squares = {}, {}
+  model:train()
+  for _ = 1, DRAWS do
+    octet.scope(octet.no_grad, function()
+      for i, z in ipairs(model(part):totable()) do
+        sums[i], squares[i] = (sums[i] or 0) + z, (squares[i] or 0) + z * z
+      end
+    end)
+  end
+  local total = 0
+  for i, sum in ipairs(sums) do
+    total = total + math.sqrt(math.max(0, squares[i] - sum * sum / DRAWS) / (DRAWS - 1))
+  end
+  return total / #sums
+end
+
 for _, isa in ipairs {"avx2", "avx512"} do
   if pcall(octet.set_isa, isa) then
     local model = bert.load(work, {classes = 2, pooling = "cls"}):eval()
@@ -77,9 +102,10 @@ for _, isa in ipairs {"avx2", "avx512"} do
       end
     end
     print(("%s: %d sentences, %d tokens; loss %.7f, PyTorch's %.7f; logits differ by %.1e at most; "
-      .. "gradients by %.1e at most (%s)"):format(isa, SENTENCES, batch.ids:size(), loss:item(),
-      expected:read("loss"):item(), differences(logits, expected:read("logits")), worst,
-      worst_name))
+      .. "gradients by %.1e at most (%s); dropout spreads logits by %.5f, PyTorch's by %.5f")
+      :format(isa, SENTENCES, batch.ids:size(), loss:item(), expected:read("loss"):item(),
+      differences(logits, expected:read("logits")), worst, worst_name, spread(model),
+      expected:read("spread"):item()))
   end
 end
 os.execute("rm -r " .. shell_quote(work))

@@ -1,9 +1,10 @@
 """PyTorch's side of bench/encoder.lua: loss, logits and gradients of a BERT classifier on sentences.
 
-    encoder.py MODEL_FOLDER SENTENCES OUTPUT_FOLDER
+    encoder.py MODEL_FOLDER SENTENCES OUTPUT_FOLDER DRAWN DRAWS
 
 SENTENCES holds a label, a TAB and a sentence on each line. Writes into OUTPUT_FOLDER the classifier
-(Hugging Face's layout, with the random head that was used) and expected.safetensors.
+(Hugging Face's layout, with the random head that was used) and expected.safetensors; among it, how
+far dropout spreads the logits of the first DRAWN sentences, over DRAWS draws.
 """
 import itertools
 import sys
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import BertForSequenceClassification, BertTokenizer
 
 model_folder, sentences, output = sys.argv[1:4]
+drawn, draws = map(int, sys.argv[4:6])
 rows = [line.rstrip("\n").split("\t") for line in open(sentences, encoding="utf-8", newline="\n")]
 labels = torch.tensor([int(label) for label, _ in rows])
 torch.manual_seed(0)
@@ -38,5 +40,9 @@ tensors = {
 }
 for name, parameter in model.named_parameters():
     tensors["gradient." + name] = parameter.grad.contiguous()
+model.train()
+part = tokenizer.pad({key: values[:drawn] for key, values in encoded.items()}, return_tensors="pt")
+with torch.no_grad():
+    tensors["spread"] = torch.stack([model(**part).logits for _ in range(draws)]).std(0).mean()
 model.save_pretrained(output)
 save_file(tensors, output + "/expected.safetensors")
