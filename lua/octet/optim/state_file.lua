@@ -13,8 +13,11 @@ local scope = require "octet.scope"
 
 local M = {}
 
---- Formats: of an optimizer by itself, and of a run's checkpoint.
-M.FORMAT, M.CHECKPOINT = "octet-optimizer-1", "octet-checkpoint-2"
+--- The format of an optimizer by itself.
+M.FORMAT = "octet-optimizer-1"
+
+--- The format of a run's checkpoint.
+M.CHECKPOINT = "octet-checkpoint-2"
 
 local PREFIXES = {[M.FORMAT] = "", [M.CHECKPOINT] = "optimizer."}
 
