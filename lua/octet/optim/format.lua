@@ -9,18 +9,7 @@ local C = binding.C
 
 local M = {}
 
---- The formats by name. Each option can be said by itself, too, for a run, a group or a parameter.
--- `four`: what is different with 4 bits.
---
--- - octet: roots of second moments, rounded by chance, in blocks of 256; with 4 bits of 128
--- - paper: the paper's: second moments themselves, to the nearest, in blocks of 2,048
--- - bnb: today's bitsandbytes: as the paper's, in blocks of 256
--- - torchao: torchao's: with 8 bits bitsandbytes'; with 4 bits blocks of 128, and second moments
---   that are never 0, after Li, Chen and Zhu, "Memory Efficient Optimizers with 4-bit States", 2023
--- - bnb-0.36: bitsandbytes 0.36.0 to 0.41.0, whose unsigned map ended at 0.0933
-M.NAMED = {}
-
-for name, format in pairs {
+local FORMATS = {
   octet = {map = "dynamic", sqrt_v = true, rounding = "stochastic", block_size = 256,
     scale = "block",
     four = {map = {signed = "quadratic", unsigned = "geometric"}, block_size = 128}},
@@ -32,7 +21,18 @@ for name, format in pairs {
     four = {map = {signed = "dynamic", unsigned = "linear_nonzero"}, block_size = 128}},
   ["bnb-0.36"] = {map = "bnb-0.36", sqrt_v = false, rounding = "nearest", block_size = 2048,
     scale = "block"},
-} do M.NAMED[name] = format end
+}
+
+--- The formats by name. Each option can be said by itself, too, for a run, a group or a parameter.
+-- `four`: what is different with 4 bits.
+--
+-- - octet: roots of second moments, rounded by chance, in blocks of 256; with 4 bits of 128
+-- - paper: the paper's: second moments themselves, to the nearest, in blocks of 2,048
+-- - bnb: today's bitsandbytes: as the paper's, in blocks of 256
+-- - torchao: torchao's: with 8 bits bitsandbytes'; with 4 bits blocks of 128, and second moments
+--   that are never 0, after Li, Chen and Zhu, "Memory Efficient Optimizers with 4-bit States", 2023
+-- - bnb-0.36: bitsandbytes 0.36.0 to 0.41.0, whose unsigned map ended at 0.0933
+M.NAMED = FORMATS
 
 --- Names of the formats, the default first.
 M.NAMES = {"octet", "paper", "bnb", "torchao", "bnb-0.36"}
