@@ -221,7 +221,7 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
     return 0;
 }
 
-/* The numbers of all slots, with the norms over their tensors where `sums` gives their squares. */
+/* The numbers of all slots; those that depend on norms are set again once these are known. */
 static void set_numbers(oct_optim *o, int64_t slots, oct_step_scale scale)
 {
     for (int64_t k = 0; k < slots; k++)
