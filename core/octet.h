@@ -315,6 +315,19 @@ int oct_terminal_columns(int *columns, int descriptor);
  * bytes 0: the end. */
 int oct_read_available(int64_t *bytes, char *buffer, int64_t capacity, int descriptor);
 
+/* ---- other programs --------------------------------------------------------------------------- */
+
+/* Run a program beside this one, looked for in PATH: arguments, the first its name, NULL behind the
+ * last. Its input is empty; what it prints is appended to a file. It ends by SIGTERM when the
+ * thread that started it ends; Ctrl-C does not reach it. *process: its number. */
+int oct_process_start(int64_t *process, const char *const *arguments, const char *output_path);
+/* Has it ended? Then also its exit status: 128 + the signal that ended it, 127 where it could not
+ * be run. Once it has ended, the number is no longer good. */
+int oct_process_ended(int *ended, int *status, int64_t process);
+int oct_process_signal(int64_t process, int number);
+/* Wait; less long where a signal comes. */
+int oct_sleep(double seconds);
+
 /* ---- text: WordPiece ------------------------------------------------------------------------- */
 
 /* BERT's tokenizer over a vocabulary (vocab.txt: UTF-8, one token a line, its id the line's number

@@ -35,8 +35,7 @@ local PROGRAM = {
     cli.text("label-column", {help = "the column of the file that holds the labels"}),
     cli.common.optim{default = "adam8"},
     cli.common.lr{help = "learning rate; 1e-4 for sms, else 1e-3"},
-    cli.choice("format", {"octet", "paper"}, {default = "octet", help = "of 8-bit state: Octet's, "
-      .. "or the paper's own (v itself, nearest values, blocks of 2048)"}),
+    cli.common.format(),
     cli.integer("layers", {default = 2, least = 1, most = 64, help = "of the LSTM"}),
     cli.integer("hidden", {default = 64, least = 1, most = 4096, help = "units of a layer"}),
     cli.integer("embedding", {least = 1, most = 4096,
@@ -76,19 +75,15 @@ local function say(line) train.progress.write(line .. "\n") end
 
 --- The task's own settings for what was not given.
 local function settle(options)
-  local own, columns = {}, options.text_column or options.label_column
-  for key, value in pairs(options) do own[key] = value end
-  own.task = options.task or columns and "file" or "sms"
+  local columns = options.text_column or options.label_column
+  local own = cli.settled(options, {task = columns and "file" or "sms"})
   if own.task == "file" and not (own.data and own.text_column and own.label_column) then
     error("--task file needs --data FILE, --text-column NAME and --label-column NAME", 0)
   elseif own.task ~= "file" and columns then
     error(("--task %s has its own columns; --text-column and --label-column go with --task file")
       :format(own.task), 0)
   end
-  for key, value in pairs(SETTINGS[own.task]) do
-    if own[key] == nil then own[key] = value end
-  end
-  return own
+  return cli.settled(own, SETTINGS[own.task])
 end
 
 local function load_data(o)
@@ -187,10 +182,7 @@ local function classify_many(options, folder)
     members[#members + 1] = {name = ("%s-%s-%d"):format(task, options.optim, seed), seed = seed}
   end
   local results, signal = train.group.run(folder, members, function(member, run)
-    local own = {}
-    for key, value in pairs(options) do own[key] = value end
-    own.seed, own.seeds = member.seed, 1
-    return classify(own, run)
+    return classify(cli.settled({seed = member.seed, seeds = 1}, options), run)
   end, say)
   if not results then return nil, signal, folder end
   local medians = train.group.medians(results)

@@ -234,6 +234,21 @@ function M.parse(arguments, program)
   return values, given
 end
 
+--- Options with a task's own settings in place of what was not given.
+-- @tparam table options as parse() gave them
+-- @tparam table ... settings by name; the first one that has a value counts
+-- @treturn table a copy
+function M.settled(options, ...)
+  local settled = {}
+  for name, value in pairs(options) do settled[name] = value end
+  for _, settings in ipairs {...} do
+    for name, value in pairs(settings) do
+      if settled[name] == nil then settled[name] = value end
+    end
+  end
+  return settled
+end
+
 --- Check values that were stored, such as the options of a run, by the same rules.
 -- @tparam table values by name ("max_length"), as parse() gave them
 -- @tparam table program as for parse()

@@ -70,39 +70,6 @@ describe("a vocabulary", function()
   end)
 end)
 
-describe("a split", function()
-  local function labels_of(values)
-    return ffi.new("int32_t[?]", #values, values)
-  end
-
-  it("keeps the classes' shares, and every row on one side", function()
-    local values = {}
-    for i = 1, 100 do values[i] = i <= 20 and 1 or 0 end
-    local sides, seen = words.split(labels_of(values), 100, {"a", "b"}, 0.25), {}
-    assert.equal(75, sides.train.rows)
-    assert.equal(25, sides.dev.rows)
-    local ones = 0
-    for _, side in pairs(sides) do
-      for i = 0, side.rows - 1 do
-        local row = side.selection[i]
-        assert.is_nil(seen[row])
-        seen[row] = true
-        if side == sides.dev then ones = ones + values[row + 1] end
-      end
-    end
-    assert.equal(5, ones)
-    assert.same(sides.dev.rows, words.split(labels_of(values), 100, {"a", "b"}, 0.25).dev.rows)
-  end)
-
-  it("leaves each class an example on both sides, and refuses a class that has but one", function()
-    local sides = words.split(labels_of {0, 0, 1, 1}, 4, {"a", "b"}, 0.1)
-    assert.equal(2, sides.train.rows)
-    assert.equal(2, sides.dev.rows)
-    assert.error_matches(function() words.split(labels_of {0, 0, 1}, 3, {"a", "b"}, 0.25) end,
-      'class "b" has 1 example, expected 2 or more: one to train on, one to test on')
-  end)
-end)
-
 describe("batches by length", function()
   it("share like lengths, hold every row once, and come in an order of seed and epoch", function()
     local texts = {}

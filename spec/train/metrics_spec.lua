@@ -11,6 +11,9 @@ describe("metrics", function()
     assert.near(0.75, metrics.accuracy(P, Y), 1e-12)
     assert.near(0.7692307692307693, metrics.f1(P, Y), 1e-12)
     assert.near(0.7272727272727273, metrics.f1(P, Y, 0), 1e-12)
+    assert.near(0.4, metrics.weighted_f1({0, 1, 0, 0, 1, 1, 2, 0, 2, 2},
+      {0, 2, 1, 1, 0, 2, 2, 0, 1, 2}), 1e-12)
+    assert.near(0.6428571428571428, metrics.weighted_f1({0, 0, 0, 0}, {0, 0, 0, 1}), 1e-12)
     assert.near(0.50709255283711, metrics.matthews(P, Y), 1e-12)
     assert.near(0.5539117094069973, metrics.matthews({0, 2, 1, 1, 0, 2, 2, 0, 1, 2},
       {0, 2, 1, 0, 0, 1, 2, 0, 2, 2}), 1e-12)

@@ -5,14 +5,11 @@
 --    for batch in set.train:batches {size = 32, shuffle = true, seed = 1, epoch = 1} do ... end
 --
 -- @module octet.data
-local binding = require "octet.binding"
 local Dataset = require "octet.data.dataset"
 local glue = require "octet.data.glue"
 local nearest = require "octet.nearest"
+local smile = require "octet.data.smile"
 local snippets = require "octet.data.snippets"
-
-local C, check = binding.C, binding.check
-local ffi = require "ffi"
 
 local M = {}
 
@@ -24,13 +21,17 @@ M.sms = require "octet.data.sms"
 M.imdb = require "octet.data.imdb"
 M.own_table = require "octet.data.own_table"
 M.snippets = snippets
+M.split = require "octet.data.split"
 
---- Every task's name, in the order of the paper's table, and the snippets.
+-- Tasks for an encoder that are none of GLUE's.
+local OTHERS = {snippets = snippets, smile = smile}
+
+--- Every task of an encoder, in the order of the paper's table; those that are not in it last.
 -- @treturn {string,...}
 function M.names()
   local names = {}
   for i, name in ipairs(glue.NAMES) do names[i] = name end
-  names[#names + 1] = snippets.TASK.name
+  for _, name in ipairs {"snippets", "smile"} do names[#names + 1] = name end
   return names
 end
 
@@ -39,7 +40,7 @@ end
 -- @tparam string name
 -- @treturn table
 function M.task(name)
-  local task = name == snippets.TASK.name and snippets.TASK or glue.TASKS[name]
+  local task = OTHERS[name] and OTHERS[name].TASK or glue.TASKS[name]
   if task then return task end
   error(("no task '%s'; there are: %s"):format(tostring(name),
     table.concat(nearest.sorted(tostring(name), M.names()), ", ")), 0)
@@ -52,8 +53,7 @@ local function limited(dataset, n, seed)
 end
 
 local function load_one(task, options)
-  local source = task == snippets.TASK and snippets or glue
-  return source.load(task, options)
+  return (OTHERS[task.name] or glue).load(task, options)
 end
 
 --- Find a task's data, read and encode it.
@@ -119,17 +119,6 @@ function M.facts(set)
     train_available = set.of_train, dev = set.dev.rows,
     dev_mismatched = set.dev_mismatched and set.dev_mismatched.rows, instead_of_sst2 = set.instead,
   }
-end
-
---- An order of 0 .. n - 1 that depends on seed and epoch alone.
--- @tparam number n
--- @tparam number seed
--- @tparam number epoch
--- @treturn cdata int32_t[n]
-function M.permutation(n, seed, epoch)
-  local order = ffi.new("int32_t[?]", math.max(n, 1))
-  check(C.oct_permutation(order, n, seed, epoch))
-  return order
 end
 
 return M

@@ -5,6 +5,7 @@
 -- @module octet.data.words
 local ffi = require "ffi"
 local file = require "octet.file"
+local split = require "octet.data.split"
 
 local M = {PAD = 0, UNKNOWN = 1, FIRST = 2}
 
@@ -125,46 +126,6 @@ function M.save(path, vocabulary)
   file.save(path, ("<pad>\n<unknown>\n%s\n"):format(table.concat(vocabulary, "\n")))
 end
 
---- A split that keeps the classes' shares and depends on nothing but the labels.
--- @tparam cdata labels int32_t[rows]
--- @tparam number rows
--- @tparam {string,...} names of the classes
--- @tparam number part of each class that is held back, rounded, one example at the least
--- @treturn table `train` and `dev`: `selection` (int32_t[rows], ascending) and `rows`
-function M.split(labels, rows, names, part)
-  local permutation = require("octet.data").permutation(rows, 0, 0)
-  local wanted, counts = {}, {}
-  for class = 0, #names - 1 do counts[class] = 0 end
-  for i = 0, rows - 1 do counts[labels[i]] = counts[labels[i]] + 1 end
-  for class = 0, #names - 1 do
-    if counts[class] < 2 then
-      error(("class \"%s\" has %d example%s, expected 2 or more: one to train on, one to test on")
-        :format(names[class + 1], counts[class], counts[class] == 1 and "" or "s"), 0)
-    end
-    wanted[class] = math.min(counts[class] - 1, math.max(1, math.floor(counts[class] * part + 0.5)))
-  end
-  local is_dev = ffi.new("uint8_t[?]", rows)
-  for i = 0, rows - 1 do
-    local row = permutation[i]
-    local class = labels[row]
-    if wanted[class] > 0 then
-      wanted[class], is_dev[row] = wanted[class] - 1, 1
-    end
-  end
-  local sides = {}
-  for name, side in pairs {train = 0, dev = 1} do
-    local selection, count = ffi.new("int32_t[?]", rows), 0
-    for i = 0, rows - 1 do
-      if is_dev[i] == side then
-        selection[count] = i
-        count = count + 1
-      end
-    end
-    sides[name] = {selection = selection, rows = count}
-  end
-  return sides
-end
-
 --- A classification task's data sets from texts and labels: split, vocabulary, ids.
 -- @tparam table o `rows`, `text_of(row)`, `words_of(text)`; `labels` (int32_t[rows]) and `names` of
 -- the classes; `dev`: the part held back; `least`, `most`: of the vocabulary; `unknown`, `length`,
@@ -172,7 +133,7 @@ end
 -- @treturn table task, train, dev, folder, vocabulary
 function M.load(o)
   local Dataset = require "octet.data.dataset"
-  local sides = M.split(o.labels, o.rows, o.names, o.dev)
+  local sides = split.stratified(o.labels, o.rows, o.names, o.dev)
   local corpus = M.corpus(o.rows, o.text_of, o.words_of)
   local vocabulary = M.vocabulary(corpus, sides.train.selection, sides.train.rows, o)
   local encoded = M.encode(corpus, vocabulary, o)

@@ -1,4 +1,5 @@
---- Scores of predictions, by the field's names: accuracy, f1, matthews, pearson, spearman.
+--- Scores of predictions, by the field's names: accuracy, f1, weighted_f1, matthews, pearson,
+-- spearman.
 --
 -- Predictions and labels are Lua arrays of equal length. A score that is undefined because one side
 -- is constant is 0, as GLUE's own evaluation has it; `M.collapse` says so in words.
@@ -45,6 +46,20 @@ function M.f1(predictions, labels, positive)
   end
   if predicted + actual == 0 then return 0 end
   return 2 * both / (predicted + actual)
+end
+
+--- The mean of every class's F1, each with the weight of its share of the labels.
+-- @tparam table predictions
+-- @tparam table labels
+-- @treturn number 0 to 1
+function M.weighted_f1(predictions, labels)
+  check(predictions, labels)
+  local counts, mean = {}, 0
+  for _, label in ipairs(labels) do counts[label] = (counts[label] or 0) + 1 end
+  for class, count in pairs(counts) do
+    mean = mean + count / #labels * M.f1(predictions, labels, class)
+  end
+  return mean
 end
 
 --- Matthews' correlation coefficient, for any number of classes (Gorodkin's R_K).
