@@ -18,8 +18,8 @@ describe("another program", function()
   it("gets its arguments as they are, and leaves its output and status", function()
     local path = home .. "/out"
     file.save(path, "before\n")
-    local other = process.start({"sh", "-c", 'echo "$1"; cat; echo e >&2; exit 3', "sh", "a  'b'\n"},
-      path)
+    local script = 'echo "$1"; cat; echo e >&2; exit 3'
+    local other = process.start({"sh", "-c", script, "sh", "a  'b'\n"}, path)
     assert.equal(3, finish(other))
     assert.equal(3, other:ended())
     assert.equal("before\na  'b'\n\ne\n", file.read(path))

@@ -9,8 +9,8 @@
 -- @module octet.plot
 local M = {}
 
--- Okabe and Ito's colours, which also those who see few colours can tell apart.
-local COLOURS = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"}
+--- Okabe and Ito's colours, which also those who see few colours can tell apart.
+M.COLOURS = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"}
 local INK, SOFT, GRID = "#222222", "#666666", "#E6E6E6"
 local WIDTH, PANEL_HEIGHT = 760, 280
 local LEFT, RIGHT, TOP, BOTTOM = 72, 24, 34, 46
@@ -251,15 +251,31 @@ local function draw_panel(out, panel, top, x_axis, x_log)
     :format(middle, INK, middle, escape(panel.y or "")))
 
   local colours = {}
-  for i, s in ipairs(series) do colours[i] = s.colour or COLOURS[(i - 1) % #COLOURS + 1] end
+  for i, s in ipairs(series) do colours[i] = s.colour or M.COLOURS[(i - 1) % #M.COLOURS + 1] end
   for i, s in ipairs(series) do draw_series(out, s, colours[i], to_x, to_y, width) end
   draw_legend(out, series, top, colours)
 end
 
---- A plot as the text of an SVG file. All panels share the range of the x axis.
--- @tparam table plot title, x_log (the x axis is logarithmic), and panels: each with x and y (the
--- axes' labels), y_log, and series, each of them name, x, y (arrays of numbers), and optionally
--- faint, points (mark them), colour. On a logarithmic axis what is not above 0 is not drawn.
+--- The x axis of some series.
+local function x_axis_of(series, x_log)
+  local low, high = extent(series, "x", x_log)
+  if x_log then
+    low = low > 0 and low or high / 10
+    if low == high then low, high = low / 10, high * 10 end
+  elseif low == high then
+    low, high = low - 0.5, high + 0.5
+  elseif low > 0 and low < 0.1 * high then
+    low = 0
+  end
+  return axis_of(low, high, x_log)
+end
+
+--- A plot as the text of an SVG file. All panels share the range of the x axis, unless each has its
+-- own.
+-- @tparam table plot title, x_log (the x axis is logarithmic), x_apart (each panel has its own
+-- range), and panels: each with x and y (the axes' labels), y_log, and series, each of them
+-- name (no name: it is not in the legend), x, y (arrays of numbers), and optionally faint, points
+-- (mark them), colour. On a logarithmic axis what is not above 0 is not drawn.
 -- @treturn string
 function M.svg(plot)
   local lines = {}
@@ -275,18 +291,10 @@ function M.svg(plot)
   for _, panel in ipairs(plot.panels) do
     for _, s in ipairs(panel.series) do all[#all + 1] = s end
   end
-  local x_low, x_high = extent(all, "x", plot.x_log)
-  if plot.x_log then
-    x_low = x_low > 0 and x_low or x_high / 10
-    if x_low == x_high then x_low, x_high = x_low / 10, x_high * 10 end
-  elseif x_low == x_high then
-    x_low, x_high = x_low - 0.5, x_high + 0.5
-  elseif x_low > 0 and x_low < 0.1 * x_high then
-    x_low = 0
-  end
-  local x_axis = axis_of(x_low, x_high, plot.x_log)
+  local shared = not plot.x_apart and x_axis_of(all, plot.x_log)
   for i, panel in ipairs(plot.panels) do
-    draw_panel(out, panel, TITLE_HEIGHT + (i - 1) * PANEL_HEIGHT, x_axis, plot.x_log)
+    draw_panel(out, panel, TITLE_HEIGHT + (i - 1) * PANEL_HEIGHT,
+      shared or x_axis_of(panel.series, plot.x_log), plot.x_log)
   end
   out("</svg>")
   return table.concat(lines, "\n") .. "\n"

@@ -66,18 +66,21 @@ function M.medians(results)
   return medians
 end
 
+--- Columns that a text takes: one for each character, whose first byte is none of 128 to 191.
+local function width(text) return select(2, text:gsub("[^\128-\191]", "")) end
+
 --- A table as lines of text: the first column to the left, the others to the right.
 -- @tparam {{string,...},...} rows the first is the head
 -- @treturn {string,...}
 function M.table_text(rows)
   local widths, lines = {}, {}
   for _, row in ipairs(rows) do
-    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, #cell) end
+    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, width(cell)) end
   end
   for _, row in ipairs(rows) do
     local cells = {}
     for i, cell in ipairs(row) do
-      local blank = (" "):rep(widths[i] - #cell)
+      local blank = (" "):rep(widths[i] - width(cell))
       cells[i] = i == 1 and cell .. blank or blank .. cell
     end
     lines[#lines + 1] = (table.concat(cells, "  "):gsub("%s+$", ""))

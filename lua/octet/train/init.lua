@@ -2,7 +2,8 @@
 -- @module octet.train
 local PARTS = {
   checkpoint = true, evaluate = true, group = true, metrics = true, model_folder = true,
-  progress = true, result = true, run_folder = true, signals = true, tensorboard = true,
+  parallel = true, progress = true, result = true, run_folder = true, signals = true,
+  tensorboard = true,
 }
 
 return setmetatable({}, {
