@@ -52,7 +52,10 @@ function M.allocations(f, before_each_run, after_each_failure)
     M.fail_allocation(0)
   end
   f()
-  assert.same(before, M.live())
+  -- Less is well: what specs before this one left may be collected meanwhile.
+  for i, now in ipairs(M.live()) do
+    assert.is_true(now <= before[i], ("%d tensors or bytes, then %d"):format(before[i], now))
+  end
   assert.equal(descriptors, open_files())
 end
 
