@@ -7,14 +7,15 @@ local M = {}
 
 --- @function Classifier
 -- @tparam table o `words`: rows of the embedding, `embedding`: its width; `hidden`, `layers`,
--- `bidirectional`, `dropout` (between layers), `forget_bias`: of the LSTM; `classes`: 2 make one
--- logit
+-- `bidirectional`, `dropout` (between layers), `forget_bias`: of the LSTM; `dropout_last`: of its
+-- last state; `classes`: 2 make one logit
 M.Classifier = nn.module "LstmClassifier"
 
 function M.Classifier:init(o)
   self.embed = nn.Embedding(o.words, o.embedding)
   self.lstm = nn.LSTM(o.embedding, o.hidden, {layers = o.layers, bidirectional = o.bidirectional,
     dropout = o.dropout, forget_bias = o.forget_bias})
+  self.drop = nn.Dropout(o.dropout_last or 0)
   self.out = nn.Linear((o.bidirectional and 2 or 1) * o.hidden, o.classes > 2 and o.classes or 1)
 end
 
@@ -22,7 +23,7 @@ end
 -- @treturn tensor logits [sequences x classes], of two classes [sequences x 1]
 function M.Classifier:forward(batch)
   local _, last = self.lstm(self.embed(batch.ids), batch.offsets)
-  return self.out(last)
+  return self.out(self.drop(last))
 end
 
 --- Mean loss of logits with a batch's labels.

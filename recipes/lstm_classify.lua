@@ -16,11 +16,12 @@ local train = octet.train
 
 -- What an option is where it is not given.
 local SETTINGS = {
-  sms = {lr = 1e-4, batch = 64, epochs = 100, embedding = 100, dropout = 0.2, clip = 0,
-    bidirectional = true, by_length = true},
-  imdb = {lr = 1e-3, batch = 50, epochs = 5, embedding = 64, dropout = 0.3, clip = 5},
-  file = {lr = 1e-3, batch = 32, epochs = 20, embedding = 100, dropout = 0.2, clip = 5,
-    bidirectional = true, by_length = true},
+  sms = {lr = 1e-4, batch = 64, epochs = 100, embedding = 100, dropout = 0.2, dropout_last = 0,
+    clip = 0, bidirectional = true, by_length = true},
+  imdb = {lr = 1e-3, batch = 50, epochs = 5, embedding = 64, dropout = 0, dropout_last = 0.3,
+    clip = 5},
+  file = {lr = 1e-3, batch = 32, epochs = 20, embedding = 100, dropout = 0.2, dropout_last = 0,
+    clip = 5, bidirectional = true, by_length = true},
 }
 
 local PROGRAM = {
@@ -41,7 +42,9 @@ local PROGRAM = {
     cli.integer("embedding", {least = 1, most = 4096,
       help = "numbers that stand for a word; 64 for imdb, else 100"}),
     cli.number("dropout", {least = 0, most = 0.95,
-      help = "of what goes from layer to layer; 0.3 for imdb, else 0.2"}),
+      help = "of what goes from layer to layer; 0 for imdb, else 0.2"}),
+    cli.number("dropout-last", {least = 0, most = 0.95,
+      help = "of the last state; 0.3 for imdb, else 0"}),
     cli.number("forget-bias", {least = -100, most = 100,
       help = "of the forget gates at the start; drawn where it is not given"}),
     cli.number("clip", {least = 0,
@@ -113,7 +116,7 @@ local function classify(options, run)
   local model = lstm.Classifier {
     words = octet.data.words.FIRST + facts.words, embedding = o.embedding, hidden = o.hidden,
     layers = o.layers, bidirectional = o.bidirectional, dropout = o.dropout,
-    forget_bias = o.forget_bias, classes = task.classes,
+    dropout_last = o.dropout_last, forget_bias = o.forget_bias, classes = task.classes,
   }
   local optimizer = octet.optim[o.optim](model:parameters(), {lr = o.lr, format = o.format})
 
