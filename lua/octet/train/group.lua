@@ -7,6 +7,7 @@
 local metrics = require "octet.train.metrics"
 local run_folder = require "octet.train.run_folder"
 local signals = require "octet.train.signals"
+local metrics_text = require "octet.train.result".metrics_text
 
 local M = {}
 
@@ -64,6 +65,40 @@ function M.medians(results)
     medians[task] = {metrics = scores, runs = found.runs}
   end
   return medians
+end
+
+--- All seeds of a task as one run, and their medians.
+-- @tparam table program the recipe's, as for cli.parse
+-- @tparam string task
+-- @tparam table options `seed`, the first one; `seeds`: how many; `optim`, `out`; and all others
+-- @tparam ?table folder of the group, where it is gone on with
+-- @tparam function run run(options, folder): trains with one seed
+-- @tparam function say prints a line
+-- @treturn ?{table,...} the results; nil where a signal came
+-- @treturn ?number the signal
+-- @treturn ?table the group's folder, where a signal came
+function M.seeds(program, task, options, folder, run, say)
+  local name = ("%s-%s-%d"):format(task, options.optim, options.seed)
+  folder = folder or run_folder.create(options.out, program.name .. "-" .. name)
+  folder:save_json("config.json", {octet = {recipe = program.name, options = options}})
+  local members = {}
+  for seed = options.seed, options.seed + options.seeds - 1 do
+    members[#members + 1] = {name = ("%s-%s-%d"):format(task, options.optim, seed), seed = seed}
+  end
+  local results, signal = M.run(folder, members, function(member, own_folder)
+    local own = {}
+    for key, value in pairs(options) do own[key] = value end
+    own.seed, own.seeds = member.seed, 1
+    return run(own, own_folder)
+  end, say)
+  if not results then return nil, signal, folder end
+  local medians = M.medians(results)
+  folder:save_json("result.json", {recipe = program.name, task = task, optimizer = options.optim,
+    seed = options.seed, seeds = options.seeds, median = medians, runs = results})
+  for _, found in pairs(medians) do
+    say(("median of %d seeds: %s"):format(found.runs, metrics_text(found.metrics)))
+  end
+  return results
 end
 
 --- A table as lines of text: the first column to the left, the others to the right.
