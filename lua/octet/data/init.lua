@@ -24,6 +24,8 @@ M.sms = require "octet.data.sms"
 M.imdb = require "octet.data.imdb"
 M.own_table = require "octet.data.own_table"
 M.snippets = snippets
+M.stream = require "octet.data.stream"
+M.ptb = require "octet.data.ptb"
 
 --- Every task's name, in the order of the paper's table, and the snippets.
 -- @treturn {string,...}
