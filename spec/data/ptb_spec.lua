@@ -26,7 +26,8 @@ end
 
 describe("the Penn Treebank's texts", function()
   it("are words between blanks, and <eos> where a line ends", function()
-    local set = load {train = " the cat \n\n sat\ton the\r\n mat", valid = "the mat", test = "cat\n"}
+    local set = load {train = " the cat \n\n sat\ton the\r\n mat", valid = "the mat",
+      test = "cat\n"}
     assert.equal("the cat <eos> <eos> sat on the <eos> mat <eos>", words_of(set, "train"))
     assert.equal("the mat <eos>", words_of(set, "valid"))
     assert.equal("cat <eos>", words_of(set, "test"))

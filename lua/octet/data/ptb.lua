@@ -13,7 +13,7 @@ local stream = require "octet.data.stream"
 local M = {}
 
 M.PARTS = {"train", "valid", "test"}
-M.TASK = {name = "ptb", title = "Penn Treebank", metrics = {"perplexity"}}
+M.TASK = {name = "ptb", title = "PTB", metrics = {"perplexity"}}
 M.END, M.UNKNOWN = "<eos>", "<unk>"
 
 local function file_name(part) return ("ptb.%s.txt"):format(part) end
