@@ -257,18 +257,7 @@ end
 
 -- The command -------------------------------------------------------------------------------------
 
-cli.main("glue_finetune", function()
-  local options, given = cli.parse(arg, PROGRAM)
-  local folder
-  if options.resume then
-    options, folder = train.run_folder.resumed(PROGRAM, options, given, FREE_ON_RESUME)
-  end
+train.command.main(PROGRAM, FREE_ON_RESUME, function(options, folder)
   local several = options.task == "all" or options.seeds > 1
-  local _, signal, run = train.signals.caught(several and finetune_many or finetune, options,
-    folder)
-  if signal then
-    say(("stopped by %s; go on with:\n  luajit %s --resume %s"):format(
-      train.signals.name(signal), arg[0], run.folder))
-    return 128 + signal
-  end
+  return (several and finetune_many or finetune)(options, folder)
 end)

@@ -172,44 +172,9 @@ local function classify(options, run)
   return result, nil, run
 end
 
--- Several runs ------------------------------------------------------------------------------------
-
---- All seeds, each in a folder of its own.
-local function classify_many(options, folder)
-  local task = settle(options).task
-  folder = folder or train.run_folder.create(options.out,
-    ("lstm_classify-%s-%s-%d"):format(task, options.optim, options.seed))
-  folder:save_json("config.json", {octet = {recipe = PROGRAM.name, options = options}})
-  local members = {}
-  for seed = options.seed, options.seed + options.seeds - 1 do
-    members[#members + 1] = {name = ("%s-%s-%d"):format(task, options.optim, seed), seed = seed}
-  end
-  local results, signal = train.group.run(folder, members, function(member, run)
-    return classify(cli.settled({seed = member.seed, seeds = 1}, options), run)
-  end, say)
-  if not results then return nil, signal, folder end
-  local medians = train.group.medians(results)
-  folder:save_json("result.json", {recipe = PROGRAM.name, task = task, optimizer = options.optim,
-    seed = options.seed, seeds = options.seeds, median = medians, runs = results})
-  for _, found in pairs(medians) do
-    say(("median of %d seeds: %s"):format(found.runs, train.result.metrics_text(found.metrics)))
-  end
-  return results
-end
-
 -- The command -------------------------------------------------------------------------------------
 
-cli.main(PROGRAM.name, function()
-  local options, given = cli.parse(arg, PROGRAM)
-  local folder
-  if options.resume then
-    options, folder = train.run_folder.resumed(PROGRAM, options, given, FREE_ON_RESUME)
-  end
-  local _, signal, run = train.signals.caught(options.seeds > 1 and classify_many or classify,
-    options, folder)
-  if signal then
-    say(("stopped by %s; go on with:\n  luajit %s --resume %s"):format(
-      train.signals.name(signal), arg[0], run.folder))
-    return 128 + signal
-  end
+train.command.main(PROGRAM, FREE_ON_RESUME, function(options, folder)
+  if options.seeds == 1 then return classify(options, folder) end
+  return train.group.seeds(PROGRAM, settle(options).task, options, folder, classify, say)
 end)

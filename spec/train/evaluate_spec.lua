@@ -66,6 +66,16 @@ describe("an evaluation", function()
     assert.near(sum / 7, found.loss, 1e-4)
   end)
 
+  it("can be the mean of any loss, which counts by the examples of its batch", function()
+    local m, modes = model({{1, 0}, {0, 1}}, {0, 0.5}), {}
+    local mean = evaluate.mean_loss(m, batches(labels, "i32"), function(batch)
+      modes[#modes + 1] = m.training
+      return batch.x:mean()
+    end, {})
+    assert.near((1 + 2 + 3 + 4 + 5 + 6 + 7 + 1 + 2 + 0 + 1 + 2 + 0 + 1) / 14, mean, 1e-6)
+    assert.same({false, false, false}, modes)
+  end)
+
   it("ends where it is told to, in training mode", function()
     local m, asked = model({{1, 0}, {0, 1}}, {0, 0.5}), 0
     assert.is_nil(evaluate.run(m, batches(labels, "i32"), {stop = function()

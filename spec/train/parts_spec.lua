@@ -1,4 +1,5 @@
--- What a training run remembers beside its model and optimizer: averages of the weights, a plateau.
+-- What a training run remembers beside its model and optimizer: averages of the weights, a plateau,
+-- and what a recipe adds.
 local average = require "octet.optim.average"
 local file = require "octet.file"
 local fit = require "octet.train.fit"
@@ -31,9 +32,15 @@ local function train(run, o)
     and optim.schedule.plateau {mode = "max", patience = 0, factor = 0.5} or nil
   local x = tensor.from({1, 2, 3, 3, 1, 0}, {2, 3}):keep()
   local y = tensor.from({0, 1}, {2}, "i32"):keep()
+  -- A part of the recipe's own, each of whose values depends on the last one.
+  local trail = o.trail ~= false and tensor.zeros {2}:keep() or nil
   local seen, epoch = {}, nil
   fit.fit {
     model = model, optimizer = optimizer, run = run, average = mean, plateau = plateau,
+    parts = trail and {trail = {
+      state = function() return {tensors = {values = trail}, numbers = {}} end,
+      load = function() end,
+    }},
     batches = function(number, first)
       epoch = number
       return function()
@@ -43,6 +50,7 @@ local function train(run, o)
     end,
     loss = function()
       if o.hook then o.hook(model) end
+      if trail then trail:lerp_(model.bias, 0.5) end
       return nn.cross_entropy(model(x), y)
     end,
     lr = function(step) return 0.1 * (plateau and plateau(step - 1) or 1) end,
@@ -97,7 +105,7 @@ describe("a training run with a plateau", function()
 end)
 
 describe("a checkpoint", function()
-  it("carries average and plateau: a run that was stopped goes on to the same bytes", function()
+  it("carries all of them: a run that was stopped goes on to the same bytes", function()
     local whole = create "whole"
     train(whole, {})
     local expected = bytes_of(whole)
@@ -129,6 +137,8 @@ describe("a checkpoint", function()
     assert.matches("last.safetensors: it holds the average of a run, and this run has none",
       refused({}, {average = false}))
     assert.matches("it holds the plateau of a run", refused({}, {plateau = false}))
+    assert.matches("it holds the trail of a run", refused({}, {trail = false}))
+    assert.matches("metadata part.trail is missing", refused({trail = false}, {}))
     assert.matches("metadata part.average is missing", refused({average = false}, {}))
     assert.matches("metadata part.plateau is missing", refused({plateau = false}, {}))
   end)

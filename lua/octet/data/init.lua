@@ -22,6 +22,8 @@ M.imdb = require "octet.data.imdb"
 M.own_table = require "octet.data.own_table"
 M.snippets = snippets
 M.split = require "octet.data.split"
+M.stream = require "octet.data.stream"
+M.ptb = require "octet.data.ptb"
 
 -- Tasks for an encoder that are none of GLUE's.
 local OTHERS = {snippets = snippets, smile = smile}

@@ -15,13 +15,14 @@ end
 -- @tparam ?string given what --data says
 -- @tparam {string,...} names of the folder, as below one of the places; "" is the place itself
 -- @tparam {string,...} files that must be there
+-- @tparam[opt] boolean alone look nowhere else where a folder is given
 -- @treturn ?string the folder, nil where there is none
 -- @treturn {string,...} the places that were looked in
-function M.find(given, names, files)
+function M.find(given, names, files, alone)
   local cache = M.cache()
-  local roots = {}
-  for _, root in ipairs {given or false, os.getenv "OCTET_DATA" or false, cache or false,
-    cache and cache .. "/data" or false} do
+  local roots, all_roots = {}, {given or false, os.getenv "OCTET_DATA" or false, cache or false,
+    cache and cache .. "/data" or false}
+  for _, root in ipairs(given and alone and {given} or all_roots) do
     if root and root ~= "" then roots[#roots + 1] = (root:gsub("(.)/+$", "%1")) end
   end
   for _, root in ipairs(roots) do

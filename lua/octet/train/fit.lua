@@ -246,7 +246,9 @@ function Fit:begin()
   local o, run = self.o, self.o.run
   self.position, self.seconds, self.evaluation_seconds = M.beginning(), 0, 0
   if not run then return end
-  run:attach(o.model, o.optimizer, {average = o.average, plateau = o.plateau})
+  local parts = {average = o.average, plateau = o.plateau}
+  for name, part in pairs(o.parts or {}) do parts[name] = part end
+  run:attach(o.model, o.optimizer, parts)
   local position, clock = run:restore()
   if position then
     self.position, self.saved_step = position, position.step
@@ -269,7 +271,8 @@ end
 --   `clip`: largest norm of the gradient (0: any);
 -- - `average`: an average of the weights (octet.optim.average), updated after each step, which
 --   evaluations see in the weights' place; `plateau`: a schedule that is told the first metric of
---   each evaluation, and that `lr` may ask; checkpoints carry both;
+--   each evaluation, and that `lr` may ask; `parts`: what else the run remembers, by name, such as
+--   the state of an LSTM between two batches; checkpoints carry all of them (see checkpoint.save);
 -- - `evaluate(stop)`: a table of metrics by name, or nil where stop() became true, and a sentence
 --   worth noting, if there is one; `metrics`: their names, the first is the one that tells the
 --   best; `better(a, b)`: is a better than b (the larger, where it is left out);

@@ -4,9 +4,11 @@
 -- A group that was stopped goes on where it was: runs that are finished are taken over, the one
 -- that was cut off is resumed, the others follow.
 -- @module octet.train.group
+local cli = require "octet.cli"
 local metrics = require "octet.train.metrics"
 local run_folder = require "octet.train.run_folder"
 local signals = require "octet.train.signals"
+local metrics_text = require "octet.train.result".metrics_text
 
 local M = {}
 
@@ -64,6 +66,37 @@ function M.medians(results)
     medians[task] = {metrics = scores, runs = found.runs}
   end
   return medians
+end
+
+--- All seeds of a task as one run, and their medians.
+-- @tparam table program the recipe's, as for cli.parse
+-- @tparam string task
+-- @tparam table options `seed`, the first one; `seeds`: how many; `optim`, `out`; and all others
+-- @tparam ?table folder of the group, where it is gone on with
+-- @tparam function run run(options, folder): trains with one seed
+-- @tparam function say prints a line
+-- @treturn ?{table,...} the results; nil where a signal came
+-- @treturn ?number the signal
+-- @treturn ?table the group's folder, where a signal came
+function M.seeds(program, task, options, folder, run, say)
+  local name = ("%s-%s-%d"):format(task, options.optim, options.seed)
+  folder = folder or run_folder.create(options.out, program.name .. "-" .. name)
+  folder:save_json("config.json", {octet = {recipe = program.name, options = options}})
+  local members = {}
+  for seed = options.seed, options.seed + options.seeds - 1 do
+    members[#members + 1] = {name = ("%s-%s-%d"):format(task, options.optim, seed), seed = seed}
+  end
+  local results, signal = M.run(folder, members, function(member, own_folder)
+    return run(cli.settled({seed = member.seed, seeds = 1}, options), own_folder)
+  end, say)
+  if not results then return nil, signal, folder end
+  local medians = M.medians(results)
+  folder:save_json("result.json", {recipe = program.name, task = task, optimizer = options.optim,
+    seed = options.seed, seeds = options.seeds, median = medians, runs = results})
+  for _, found in pairs(medians) do
+    say(("median of %d seeds: %s"):format(found.runs, metrics_text(found.metrics)))
+  end
+  return results
 end
 
 --- Columns that a text takes: one for each character, whose first byte is none of 128 to 191.

@@ -1,9 +1,9 @@
 --- Training: the loop, its metrics, its progress, the folder it leaves behind.
 -- @module octet.train
 local PARTS = {
-  checkpoint = true, evaluate = true, group = true, metrics = true, model_folder = true,
-  parallel = true, progress = true, result = true, run_folder = true, signals = true,
-  tensorboard = true,
+  checkpoint = true, command = true, evaluate = true, group = true, metrics = true,
+  model_folder = true, parallel = true, progress = true, result = true, run_folder = true,
+  signals = true, tensorboard = true,
 }
 
 return setmetatable({}, {
