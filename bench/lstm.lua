@@ -6,8 +6,8 @@
 -- directions, batch 64 x 20), imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650,
 -- batch 20 x 35). A step is embedding, LSTM with dropout, one logit a sequence, loss, backward and
 -- Adam; the fastest of some rounds counts, and both sides take turns. Limit: the speed of a product
--- of 2048 x 2048 by oneDNN in f32. Memory: growth of the process's peak, each side in a process of
--- its own.
+-- of 2048 x 2048 by oneDNN in f32. Memory: the process's peak, and what of it came with the steps,
+-- each side in a process of its own.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here) .. package.path
 local octet = require "octet"
@@ -94,7 +94,8 @@ if arg[1] == "--memory" then
       tensor.zeros({64, 64}):matmul(tensor.zeros({64, 64}))
       local before, step = peak_bytes(), training(case)
       for _ = 1, 3 do step() end
-      print(("%d %d"):format(peak_bytes() - before, octet.memory().total.peak))
+      local peak = peak_bytes()
+      print(("%d %d %d"):format(peak - before, octet.memory().total.peak, peak))
     end
   end
   os.exit(0)
@@ -132,7 +133,8 @@ print(("limit: %.0f GFLOP/s with %d threads (%s)"):format(limit / 1e9, octet.thr
 
 for _, case in ipairs(CASES) do
   if not arg[1] or wanted[case.name] then
-    local ours, bf16, theirs, their_bytes = math.huge, math.huge, math.huge, nil
+    local ours, bf16, theirs = math.huge, math.huge, math.huge
+    local their_bytes, their_peak
     for _ = 1, 3 do
       ours = math.min(ours, best_of(case.rounds, training(case)))
       if octet.has_bf16() then
@@ -143,18 +145,21 @@ for _, case in ipairs(CASES) do
       collectgarbage()
       collectgarbage()
       if python then
-        local ms, bytes = peer(case)
+        local ms, bytes, peak = peer(case)
         theirs, their_bytes = math.min(theirs, ms / 1e3), math.min(their_bytes or bytes, bytes)
+        their_peak = math.min(their_peak or peak, peak)
       end
     end
     local line = {("%-6s %7.1f ms, %3.0f %% of the limit"):format(case.name, 1e3 * ours,
       100 * operations(case) / limit / ours)}
     if bf16 < math.huge then line[#line + 1] = ("bf16 %.1f ms"):format(1e3 * bf16) end
-    local grown, accounted = unpack(words_of(("luajit %s --memory %s"):format(arg[0], case.name)))
-    line[#line + 1] = ("memory %.0f MB (accounted %.0f)"):format(grown / 1e6, accounted / 1e6)
+    local grown, accounted, peak = unpack(words_of(("luajit %s --memory %s"):format(arg[0], case.name)))
+    line[#line + 1] = ("memory %.0f MB, %.0f with the steps (accounted %.0f)"):format(
+      peak / 1e6, grown / 1e6, accounted / 1e6)
     if python then
-      line[#line + 1] = ("PyTorch %.1f ms, %.0f MB: %.2f times as fast, %.2f of its memory"):format(
-        1e3 * theirs, their_bytes / 1e6, theirs / ours, grown / their_bytes)
+      line[#line + 1] = ("PyTorch %.1f ms, %.0f MB, %.0f with the steps: %.2f times as "
+        .. "fast, %.2f of its memory, %.2f with the steps"):format(1e3 * theirs, their_peak / 1e6,
+        their_bytes / 1e6, theirs / ours, peak / their_peak, grown / their_bytes)
     end
     print(table.concat(line, "; "))
   end

@@ -46,4 +46,5 @@ for _ in range(rounds):
     begun = time.perf_counter()
     step()
     best = min(best, time.perf_counter() - begun)
-print(1e3 * best, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(1e3 * best, 1024 * (peak - before), 1024 * peak)
