@@ -153,12 +153,13 @@ for _, case in ipairs(CASES) do
     local line = {("%-6s %7.1f ms, %3.0f %% of the limit"):format(case.name, 1e3 * ours,
       100 * operations(case) / limit / ours)}
     if bf16 < math.huge then line[#line + 1] = ("bf16 %.1f ms"):format(1e3 * bf16) end
-    local grown, accounted, peak = unpack(words_of(("luajit %s --memory %s"):format(arg[0], case.name)))
+    local grown, accounted, peak = unpack(words_of(("luajit %s --memory %s"):format(arg[0],
+      case.name)))
     line[#line + 1] = ("memory %.0f MB, %.0f with the steps (accounted %.0f)"):format(
       peak / 1e6, grown / 1e6, accounted / 1e6)
     if python then
-      line[#line + 1] = ("PyTorch %.1f ms, %.0f MB, %.0f with the steps: %.2f times as "
-        .. "fast, %.2f of its memory, %.2f with the steps"):format(1e3 * theirs, their_peak / 1e6,
+      line[#line + 1] = ("PyTorch %.1f ms, %.0f MB, %.0f with the steps: %.2f times as fast, "
+        .. "%.2f of its memory, %.2f with the steps"):format(1e3 * theirs, their_peak / 1e6,
         their_bytes / 1e6, theirs / ours, peak / their_peak, grown / their_bytes)
     end
     print(table.concat(line, "; "))
