@@ -341,12 +341,19 @@ local function open_folder(o)
   return folder
 end
 
+--- The program that runs this file: what stands first on its command line.
+local function interpreter()
+  local place = -1
+  while arg[place - 1] do place = place - 1 end
+  return arg[place]
+end
+
 local function study(o)
   local folder = open_folder(o)
   local experiments = chosen(o)
   local members = members_of(experiments, o)
   local signal, failed = train.parallel.run(folder, members, {
-    jobs = o.jobs or octet.threads(), luajit = arg[-1] or "luajit", say = say,
+    jobs = o.jobs or octet.threads(), luajit = interpreter(), say = say,
     tell = function(member, result)
       return ("%s: %s, %s"):format(member.name, train.result.metrics_text(result.metrics),
         train.progress.time_text(result.seconds))
