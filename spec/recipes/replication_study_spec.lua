@@ -47,6 +47,13 @@ describe("replication_study", function()
     assert.matches("\nAdam, 32 bits +2 +0%.%d%d%d%d ± 0%.%d%d%d%d", said)
     assert.equal(begun, file.sha256(out .. "/sms-adam-1/log.jsonl"))
 
+    file.remove(out .. "/table.md")
+    status, said, err = study(out, {"--epochs", "2", "--seeds", "3", "--report"})
+    assert.equal(0, status, err)
+    assert.matches("\nAdam, 32 bits +2 ", said)
+    assert.is_true(file.is_file(out .. "/table.md"))
+    assert.is_false(file.is_folder(out .. "/sms-adam-3"))
+
     status, said, err = study(out, {"--epochs", "3"})
     assert.equal(1, status)
     assert.equal("", said)
