@@ -195,6 +195,10 @@ static void complete(oct_map *map)
         map->bound[c] = bound_between(map->value[c - 1], x);
         map->gap_inverse[c - 1] = gap > 0 && inverse < INFINITY ? inverse : 0;
     }
+    map->mirrored = map->is_signed && map->levels == OCT_CODES &&
+                    !signbit(map->value[OCT_SIGNED_ZERO]);
+    for (int k = 0; k <= OCT_SIGNED_ZERO && map->mirrored; k++)
+        map->mirrored = map->value[OCT_SIGNED_ZERO - k] == -map->value[OCT_SIGNED_ZERO + k];
     map->least = !map->is_signed && map->value[map->zero] == 0 ? map->zero + 1 : 0;
     oct_map_find_lines(map);
 }

@@ -32,30 +32,39 @@ static int find_runs(run runs[OCT_SEGMENTS], const float *entry, int top)
     return count;
 }
 
-static void clear_lines(oct_lines *lines, double scale)
+static void clear_lines(oct_lines *lines, double scale, float lift)
 {
     memset(lines, 0, sizeof *lines);
     lines->scale = (float)scale;
+    lines->lift = lift;
     for (int s = 0; s < OCT_SEGMENTS; s++) lines->start[s] = lines->end[s] = INFINITY;
 }
 
 static void add_line(oct_lines *lines, double start, double slope, double offset)
 {
     int s = lines->segments++;
-    lines->start[s] = (float)(start * (double)lines->scale);
+    lines->start[s] = s > 0 ? (float)(start * (double)lines->scale + (double)lines->lift) : 0;
     if (s > 0) lines->end[s - 1] = lines->start[s];
     lines->slope[s] = (float)slope;
     lines->offset[s] = (float)offset;
 }
 
-/* The line through a run: k + shift at entry k. */
-static void add_run(oct_lines *lines, const float *entry, run r, double start, double shift)
+/* The line through two points, `low` and `high` being magnitudes. Exact at the middle: what rounding
+ * the slope costs is halved. */
+static void add_line_through(oct_lines *lines, double start, double low, double at_low, double high,
+                             double at_high)
 {
-    double low = (double)entry[r.from], high = (double)entry[r.to], scale = (double)lines->scale;
-    float slope = (float)((r.to - r.from) / (high - low) / scale);
-    /* Exact at the middle: what rounding the slope costs is halved. */
-    double offset = (r.from + r.to) / 2.0 - (low + high) / 2 * scale * (double)slope;
-    add_line(lines, start, (double)slope, offset + shift);
+    double scale = (double)lines->scale;
+    float slope = (float)((at_high - at_low) / (high - low) / scale);
+    double middle = (low + high) / 2 * scale + (double)lines->lift;
+    add_line(lines, start, (double)slope, (at_low + at_high) / 2 - middle * (double)slope);
+}
+
+/* The line through a run: k + shift at entry k. */
+static void add_run(oct_lines *lines, const float *entry, run r, double shift)
+{
+    double low = (double)entry[r.from], high = (double)entry[r.to];
+    add_line_through(lines, low, low, r.from + shift, high, r.to + shift);
 }
 
 /* The tables by which a line is found; 0 where there are too many starts in an octave. */
@@ -92,19 +101,59 @@ static int fill_cells(oct_lines *lines)
     return 1;
 }
 
-static void add_chance(oct_map *map, const float *entry, const run *runs, int count, double scale)
+/* The float that stands for an entry's place: kernels/map.h. `upper`: as one of 128 or more. */
+static double place_of(const oct_map *map, int entry, int upper)
+{
+    int place = entry + !map->is_signed;
+    return upper ? 2 * place : 128 + place;
+}
+
+/* The last line, raised until it is nowhere below `least` from `magnitude` on. */
+static void raise(oct_lines *lines, float magnitude, double least)
+{
+    int s = lines->segments - 1;
+    while ((double)fmaf(magnitude, lines->slope[s], lines->offset[s]) < least)
+        lines->offset[s] = nextafterf(lines->offset[s], INFINITY);
+}
+
+/* The largest magnitude of a block has entry `top`, always, though division and products may leave
+ * a little less than 1 of it. So the last line gets there a little before: FULL. */
+static const double FULL = 1 - 0x1p-21, LEFT = 1 - 0x1p-22;
+
+/* Part of a run that lies on one side of place 128. */
+static int add_places(oct_lines *lines, const oct_map *map, const float *entry, run r, double start)
+{
+    int upper = place_of(map, r.from, 1) >= 256, is_last = r.to == map->top;
+    double low = (double)entry[r.from], high = is_last ? FULL : (double)entry[r.to];
+    double at_low = place_of(map, r.from, upper), at_high = place_of(map, r.to, upper);
+    if (lines->segments == OCT_SEGMENTS) return 0;
+    add_line_through(lines, start, low, at_low, high, at_high);
+    /* Not below its first entry: nothing above 0 becomes code 0, and bits are those of 128 on. */
+    raise(lines, lines->start[lines->segments - 1], at_low);
+    if (is_last) raise(lines, (float)(LEFT * (double)lines->scale + (double)lines->lift), at_high);
+    return 1;
+}
+
+/* 0 where the lines are too many. */
+static int add_chance(oct_map *map, const float *entry, const run *runs, int count, double scale)
 {
     oct_lines *lines = &map->chance;
-    clear_lines(lines, scale);
-    add_line(lines, 0, 0, map->is_signed ? -1 : 0);
-    int first = map->is_signed ? 0 : 1;
-    /* Unsigned: the way from 0 to entry 1 has been dealt with, be it a run of its own or the
-     * beginning of one. */
-    if (!map->is_signed && runs[0].to > 1)
-        add_run(lines, entry, (run){1, runs[0].to}, (double)entry[1], -1);
-    for (int i = first; i < count; i++)
-        add_run(lines, entry, runs[i],
-                i == 0 ? (double)OCT_CHANCE_LEAST : (double)entry[runs[i].from], -1);
+    clear_lines(lines, scale, OCT_CHANCE_LIFT);
+    /* Unsigned: all the way to entry 1, be it a run of its own or the beginning of one. */
+    add_line(lines, 0, 0, place_of(map, map->is_signed ? 0 : 1, 0));
+    for (int i = 0; i < count; i++) {
+        run r = runs[i];
+        if (!map->is_signed && r.from == 0 && ++r.from == r.to) continue;
+        double start = r.from == 0 ? (double)OCT_CHANCE_LEAST : (double)entry[r.from];
+        int middle = 128 - !map->is_signed;
+        if (r.from < middle && middle < r.to) {
+            if (!add_places(lines, map, entry, (run){r.from, middle}, start)) return 0;
+            r.from = middle;
+            start = (double)entry[middle];
+        }
+        if (!add_places(lines, map, entry, r, start)) return 0;
+    }
+    return 1;
 }
 
 /* 1 where the maps of both roundings could be made of lines. */
@@ -114,15 +163,14 @@ static int fill_lines(oct_map *map, const float *entry)
     run runs[OCT_SEGMENTS];
     int count = find_runs(runs, entry, map->top);
     if (count < 0) return 0;
-    clear_lines(&map->nearest, 1);
-    for (int i = 0; i < count; i++)
-        add_run(&map->nearest, entry, runs[i], (double)entry[runs[i].from], 0.5);
+    clear_lines(&map->nearest, 1, 0);
+    for (int i = 0; i < count; i++) add_run(&map->nearest, entry, runs[i], 0.5);
     if (!fill_octaves(&map->nearest) || map->entry_bound[1] <= OCT_CHANCE_LEAST / 2) return 0;
     map->nearest.has_cells = fill_cells(&map->nearest);
     map->chance.has_cells = 0;
     for (int i = 0; i < SCALES && !map->chance.has_cells; i++) {
-        add_chance(map, entry, runs, count, 1 + (double)i / SCALES);
-        map->chance.has_cells = fill_octaves(&map->chance) && fill_cells(&map->chance);
+        map->chance.has_cells = add_chance(map, entry, runs, count, 1 + (double)i / SCALES) &&
+                                fill_octaves(&map->chance) && fill_cells(&map->chance);
     }
     return map->chance.has_cells;
 }

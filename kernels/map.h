@@ -18,7 +18,14 @@
  * entries:
  *     position + 1/2, rounded down, is the nearest entry, unless it lies within `doubt` of a whole
  *         number: then the bound decides;
- *     position + u, rounded down, is one of the two neighbours. */
+ *     position + u, rounded down, is one of the two neighbours.
+ *
+ * By chance, position + u is a whole number of 2^-16ths, and what the lines give is a float whose
+ * bits are that number, so that the draw is added to them as an integer and the entry is a byte of
+ * the sum, bits 16 to 23: 128 + place for a place below 128, twice the place from there to 256 (of
+ * which the byte is 0). Place: the position, and 1 more in an unsigned map: so the dynamic map has
+ * a run that begins with place 128, where lines must be parted. What comes out beyond the last
+ * entry is that entry. */
 #ifndef OCT_MAP_H
 #define OCT_MAP_H
 #include <stdint.h>
@@ -35,7 +42,15 @@ enum {
 /* Magnitudes below this become 0 in a signed map when they are rounded by chance. */
 #define OCT_CHANCE_LEAST 0x1p-22f
 
-/* A function of y = |x| * scale made of lines: y * slope + offset. Which line holds is found by
+/* Added to magnitudes that are rounded by chance: so all lie in the octaves that tables have. */
+#define OCT_CHANCE_LIFT 0x1p-23f
+
+/* The bits of a place in the sum of position and draw, and the byte that they are. */
+#define OCT_PLACE_OF(bits) ((bits) >> 16 & 0xFF)
+/* The bits of place 256, the last one of an unsigned map. */
+#define OCT_PLACE_LAST 0x44000000u
+
+/* A function of y = |x| * scale + lift made of lines: y * slope + offset. Which line holds is found by
  * comparing with the starts, or from y's octave and two comparisons, or from its cell and one; the
  * scale moves the cells so that there is only one to make. All give the same line. */
 typedef struct oct_lines {
@@ -48,7 +63,7 @@ typedef struct oct_lines {
     float octave_second[OCT_OCTAVES];      /* infinity where that is beyond the octave */
     uint8_t cell_segment[OCT_CELLS];       /* segment in which a cell begins */
     uint8_t octave_byte[OCT_OCTAVES];      /* octave_segment once more */
-    float scale;
+    float scale, lift;
     int32_t segments;
     int32_t has_cells;             /* at most one segment begins within any cell */
 } __attribute__((aligned(64))) oct_lines;          /* each table on whole cache lines */
@@ -62,12 +77,13 @@ typedef struct oct_map {
     int32_t levels, is_signed;
     int32_t zero;                  /* the code of 0: of fresh state, and of an empty block */
     int32_t least;                 /* the lowest code of what is above 0, by chance: see above */
+    int32_t mirrored;              /* signed, 256 levels: code 127 is 0, 127 - k minus 127 + k */
     /* Maps of lines, with 256 levels. */
     int32_t has_lines, top;
     float entry_bound[OCT_CODES + 1];  /* [top + 2]: as `bound`, by entry; the last one infinity */
     float doubt;
-    oct_lines nearest;             /* position + 1/2; scale 1 */
-    oct_lines chance;              /* position - 1, but for magnitudes below entry 1 */
+    oct_lines nearest;             /* position + 1/2; scale 1, lift 0 */
+    oct_lines chance;              /* of the place: see above; lift OCT_CHANCE_LIFT */
     /* The core's. */
     void *memory;
     int32_t refs;

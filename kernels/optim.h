@@ -14,10 +14,11 @@ enum { OCT_BLOCK_MIN = 32, OCT_BLOCK_MAX = 4096, OCT_OPTIM_PIECE = 8 * OCT_BLOCK
 
 /* Rounding by chance. An element has one draw for all its states, so that m and sqrt(v) tend to be
  * rounded the same way and their quotient varies less. 64 elements share the 16 words of 4 Philox
- * blocks: element i has the low 16 bits of word i % 16 of blocks random_offset + 4 (i / 64) and the
- * 3 behind it, the word turned right by 8 (i % 64 / 16) bits. So a draw is uniform; two that come
- * from one word have at most a byte in common, the upper one of the one being the lower one of the
- * other. A parameter that is rounded by chance draws in the same way from param_random_offset on.
+ * blocks, random_offset + 4 (i / 64) and the 3 behind it, which are a ring of 64 bytes, each word's
+ * lowest one first: element i has the two bytes from number 4 (i % 16) + i % 64 / 16 on, the first
+ * one low. So a draw is uniform; two have at most a byte in common, the upper one of the one being
+ * the lower one of the other. A parameter that is rounded by chance draws in the same way from
+ * param_random_offset on.
  *
  * Why m too: to the nearest, an m below 0.003 of its block's largest is rounded back up after each
  * decay by a tenth, for ever, and moves a parameter whose gradient has ended ever further. */
@@ -34,7 +35,7 @@ enum { OCT_BLOCK_MIN = 32, OCT_BLOCK_MAX = 4096, OCT_OPTIM_PIECE = 8 * OCT_BLOCK
 typedef struct oct_numbers {
     float grad_scale;       /* of the gradient, before all else */
     float grad_limit;       /* then it is clipped to +- this; infinity: it is not */
-    float coupled_decay;    /* then this times the parameter is added */
+    float coupled_decay;    /* then, where not 0, this times the parameter is added */
     float keep, step;       /* the parameter becomes p * keep - step * direction */
     float c[OCT_CONSTANTS]; /* the rule's own */
 } oct_numbers;

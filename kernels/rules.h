@@ -16,7 +16,7 @@
  *    the parameter becomes  p * keep - step * direction.
  *    c[]: the numbers that part 2 has prepared. root, a constant: where 1, a state of kind SQUARE
  *    comes and goes as its root (squared_state and root_of_state do it).
- *    bound: what must stay below OCT_STATE_LIMIT in magnitude for the step to count; else element
+ *    bound: what must stay below OCT_STATE_LIMIT for the step to count, not negative; else element
  *    and state stay as they were, as they do wherever a gradient is not finite.
  *    There are + - * /, vf_all, vf_fma, vf_sqrt, vf_abs, vf_max, vf_min, vf_sign. Every one is
  *    rounded correctly and nothing is contracted, so that all kernels of a rule give the same bits.

@@ -20,15 +20,35 @@ INLINE __m512i look_up_bytes(const uint8_t *table, __m512i code)
     return bytes;
 }
 
+/* The same, 0 where `some` is not set. */
+INLINE __m512i look_up_some(const uint8_t *table, __m512i code, __mmask64 some)
+{
+    __m512i bytes = _mm512_loadu_si512(table);
+    __asm__("vpermt2b %2, %1, %0%{%3%}%{z%}"
+            : "+v"(bytes) : "v"(code), "m"(*(const __m512i *)(table + 64)), "Yk"(some));
+    return bytes;
+}
+
 /* For each lane of 128 bits, unpacking bytes and then words takes four codes to four floats. Codes
- * are first moved so that these four floats come out in their order. */
+ * are first moved so that these four floats come out in their order. Where the negative values
+ * mirror the positive ones, half the look-ups will do: of the entries above 0, and 0 and the sign
+ * are put in. */
 INLINE void decode_bytes(vf x[VECTORS], const uint8_t *codes, const oct_map *map)
 {
     __m512i code = _mm512_permutexvar_epi32(FOUR_BY_FOUR, _mm512_loadu_si512(codes)), byte[4];
     __mmask64 upper = _mm512_movepi8_mask(code);
-    for (int b = 0; b < 4; b++) {
-        byte[b] = _mm512_mask_mov_epi8(look_up_bytes(map->plane[b], code), upper,
-                                       look_up_bytes(map->plane[b] + 128, code));
+    if (map->mirrored) {
+        const __m512i zero = _mm512_set1_epi8(OCT_SIGNED_ZERO), one = _mm512_set1_epi8(1);
+        __mmask64 some = _mm512_cmpneq_epi8_mask(code, zero), lower = ~upper;
+        /* Code 128 + i, and 126 - i below 0, is entry 1 + i. */
+        __m512i entry = _mm512_mask_sub_epi8(code, lower, _mm512_sub_epi8(zero, one), code);
+        for (int b = 0; b < 4; b++)
+            byte[b] = look_up_some(map->plane[b] + 128, entry, some);
+        byte[3] = _mm512_mask_add_epi8(byte[3], lower & some, byte[3], _mm512_set1_epi8(-128));
+    } else {
+        for (int b = 0; b < 4; b++)
+            byte[b] = _mm512_mask_mov_epi8(look_up_bytes(map->plane[b], code), upper,
+                                           look_up_bytes(map->plane[b] + 128, code));
     }
     __m512i low01 = _mm512_unpacklo_epi8(byte[0], byte[1]);
     __m512i high01 = _mm512_unpackhi_epi8(byte[0], byte[1]);

@@ -29,57 +29,41 @@ INLINE vf with_other_sign(vf magnitude, vf x)
 #define IN_REGISTER(x) __asm__("" : "+v"(x))
 
 typedef struct tables {
-    __m512 first[2], second[2], end, slope, offset;
-    __m512i segment[2]; /* of octaves, or of cells, as bytes */
+    __m512 first[2], second[2], slope, offset;
+    __m512i segment[2];
 } tables;
 
-INLINE tables tables_of(const oct_lines *lines, int cells)
+INLINE tables tables_of(const oct_lines *lines)
 {
     tables t;
     for (int i = 0; i < 2; i++) {
-        if (cells) {
-            t.segment[i] = _mm512_loadu_si512(lines->cell_segment + 64 * i);
-        } else {
-            t.segment[i] = _mm512_loadu_si512(lines->octave_segment + 16 * i);
-            t.first[i] = _mm512_loadu_ps(lines->octave_first + 16 * i);
-            t.second[i] = _mm512_loadu_ps(lines->octave_second + 16 * i);
-            IN_REGISTER(t.first[i]);
-            IN_REGISTER(t.second[i]);
-        }
+        t.segment[i] = _mm512_loadu_si512(lines->octave_segment + 16 * i);
+        t.first[i] = _mm512_loadu_ps(lines->octave_first + 16 * i);
+        t.second[i] = _mm512_loadu_ps(lines->octave_second + 16 * i);
+        IN_REGISTER(t.first[i]);
+        IN_REGISTER(t.second[i]);
         IN_REGISTER(t.segment[i]);
     }
-    t.end = _mm512_loadu_ps(lines->end);
     t.slope = _mm512_loadu_ps(lines->slope);
     t.offset = _mm512_loadu_ps(lines->offset);
-    if (cells) IN_REGISTER(t.end);
     IN_REGISTER(t.slope);
     IN_REGISTER(t.offset);
     return t;
 }
 
-/* `magnitude` is OCTAVE_LEAST or more. cells 1: by AVX-512 VBMI. */
-INLINE line line_of(vf magnitude, const tables *t, int cells)
+/* `magnitude` is OCTAVE_LEAST or more. */
+INLINE line line_of(vf magnitude, const tables *t)
 {
     const __m512i one = _mm512_set1_epi32(1);
     __m512 y = (__m512)magnitude;
-    __m512i segment;
-    if (cells) {
-        /* The lowest byte of each lane counts; a look-up of floats reads 4 bits of it. */
-        segment = _mm512_srli_epi32((__m512i)magnitude, 21);
-        __asm__("vpermi2b %2, %1, %0" : "+v"(segment) : "v"(t->segment[0]), "v"(t->segment[1]));
-        __m512 end = _mm512_permutexvar_ps(segment, t->end);
-        __mmask16 past = _mm512_cmp_ps_mask(y, end, _CMP_GE_OQ);
-        segment = _mm512_mask_add_epi32(segment, past, segment, one);
-    } else {
-        __m512i octave = _mm512_srli_epi32((__m512i)magnitude, 23);
-        __m512 first = _mm512_permutex2var_ps(t->first[0], octave, t->first[1]);
-        __m512 second = _mm512_permutex2var_ps(t->second[0], octave, t->second[1]);
-        segment = _mm512_permutex2var_epi32(t->segment[0], octave, t->segment[1]);
-        __mmask16 past_first = _mm512_cmp_ps_mask(y, first, _CMP_GE_OQ);
-        __mmask16 past_second = _mm512_cmp_ps_mask(y, second, _CMP_GE_OQ);
-        segment = _mm512_mask_add_epi32(segment, past_first, segment, one);
-        segment = _mm512_mask_add_epi32(segment, past_second, segment, one);
-    }
+    __m512i octave = _mm512_srli_epi32((__m512i)magnitude, 23);
+    __m512 first = _mm512_permutex2var_ps(t->first[0], octave, t->first[1]);
+    __m512 second = _mm512_permutex2var_ps(t->second[0], octave, t->second[1]);
+    __m512i segment = _mm512_permutex2var_epi32(t->segment[0], octave, t->segment[1]);
+    __mmask16 past_first = _mm512_cmp_ps_mask(y, first, _CMP_GE_OQ);
+    __mmask16 past_second = _mm512_cmp_ps_mask(y, second, _CMP_GE_OQ);
+    segment = _mm512_mask_add_epi32(segment, past_first, segment, one);
+    segment = _mm512_mask_add_epi32(segment, past_second, segment, one);
     return (line){(vf)_mm512_permutexvar_ps(segment, t->slope),
                   (vf)_mm512_permutexvar_ps(segment, t->offset)};
 }
@@ -118,7 +102,7 @@ typedef struct tables {
     __m256i octave[2];
 } tables;
 
-INLINE tables tables_of(const oct_lines *lines, int cells)
+INLINE tables tables_of(const oct_lines *lines)
 {
     tables t = {
         load_sixteen(lines->end),
@@ -134,7 +118,7 @@ INLINE tables tables_of(const oct_lines *lines, int cells)
 
 /* The octave's first segment by a look-up of bytes, then on past the ends that lie in the octave,
  * of which there are two at most. */
-INLINE line line_of(vf magnitude, const tables *t, int cells)
+INLINE line line_of(vf magnitude, const tables *t)
 {
     /* The low byte of each lane counts; the look-up makes the others 0. */
     __m256i octave = _mm256_or_si256(_mm256_srli_epi32((__m256i)magnitude, 23),
@@ -152,16 +136,6 @@ INLINE line line_of(vf magnitude, const tables *t, int cells)
 }
 
 #endif
-
-/* x, which is not negative and below 1,000, where y is not 0, else 0: y's bits are many more. */
-INLINE vi unless_zero(vi x, vf y)
-{
-#if defined(OCT_ISA_avx512)
-    return (vi)_mm512_min_epu32((__m512i)x, (__m512i)y);
-#else
-    return (vi)_mm256_min_epu32((__m256i)x, (__m256i)y);
-#endif
-}
 
 /* A whole position as the code's place: signed maps run the other way here, from which 127 - x, the
  * saturated byte, is the code. So entry 128 with a minus becomes 127, which is the last there is.
@@ -183,12 +157,12 @@ INLINE void store_codes(uint8_t *codes, const vi places[VECTORS], int is_signed)
 static __attribute__((noinline, cold)) void encode_doubtful(uint8_t *codes, const float *x,
                                                             float inverse, const oct_map *map)
 {
-    tables t = tables_of(&map->nearest, 0);
+    tables t = tables_of(&map->nearest);
     vi places[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         vf scaled = vf_load(x + v * LANES) * inverse;
         vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-        line l = line_of(magnitude, &t, 0);
+        line l = line_of(magnitude, &t);
         vf position = vf_fma(magnitude, l.slope, l.offset), distance = vf_abs(from_whole(position));
         vi upper = vf_to_int(position); /* the whole number next to it */
         vi exact = upper + (vi)(magnitude < look_up(map->entry_bound, upper));
@@ -203,14 +177,14 @@ static __attribute__((noinline, cold)) void encode_doubtful(uint8_t *codes, cons
 INLINE void encode_lines_nearest(uint8_t *codes, const float *x, int64_t count, float inverse,
                                  const oct_map *map, int is_signed)
 {
-    tables t = tables_of(&map->nearest, 0);
+    tables t = tables_of(&map->nearest);
     for (int64_t i = 0; i < count; i += GROUP) {
         vf least = vf_all(1);
         vi places[VECTORS];
         for (int v = 0; v < VECTORS; v++) {
             vf scaled = vf_load(x + i + v * LANES) * inverse;
             vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-            line l = line_of(magnitude, &t, 0);
+            line l = line_of(magnitude, &t);
             vf position = vf_fma(magnitude, l.slope, l.offset);
             least = lesser_magnitude(least, from_whole(position));
             places[v] = placed(position, scaled, is_signed);
@@ -221,22 +195,45 @@ INLINE void encode_lines_nearest(uint8_t *codes, const float *x, int64_t count, 
     }
 }
 
-/* x[count] times `inverse`, to one of the two neighbours by the draws that come from `words`. */
-INLINE void encode_lines_chance(uint8_t *codes, const float *x, int64_t count, float inverse,
-                                const uint32_t *words, const oct_map *map, int is_signed, int cells)
+/* ---- by chance ------------------------------------------------------------------------------- */
+
+/* A vector's magnitude by which its line is found. */
+INLINE vf lifted(vf x, vf factor)
 {
-    tables t = tables_of(&map->chance, cells);
+    return vf_fma(vf_abs(x), factor, vf_all(OCT_CHANCE_LIFT));
+}
+
+/* The bits of a place (kernels/map.h). */
+INLINE vu place_bits(vf y, line l) { return (vu)vf_fma(y, l.slope, l.offset); }
+
+INLINE vu lesser_bits(vu a, vu b)
+{
+#if defined(OCT_ISA_avx512)
+    return (vu)_mm512_min_epu32((__m512i)a, (__m512i)b);
+#else
+    return (vu)_mm256_min_epu32((__m256i)a, (__m256i)b);
+#endif
+}
+
+/* x[count] times `inverse`, to one of the two neighbours. */
+INLINE void encode_lines_chance(uint8_t *codes, const float *x, int64_t count, float inverse,
+                                const group_draws *draws, const oct_map *map, int is_signed)
+{
+    tables t = tables_of(&map->chance);
     vf factor = vf_all(inverse * map->chance.scale);
     for (int64_t i = 0; i < count; i += GROUP) {
         vi places[VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
-            vf scaled = vf_load(x + i + v * LANES) * factor;
-            vf magnitude = greater_magnitude(scaled, vf_all(OCTAVE_LEAST));
-            line l = line_of(magnitude, &t, cells);
-            vf position = vf_fma(magnitude, l.slope, l.offset) + one_and_draws(words + i / 4, v);
-            places[v] =
-                is_signed ? placed(position, scaled, 1) : unless_zero(truncated(position), scaled);
+            vf number = vf_load(x + i + v * LANES), y = lifted(number, factor);
+            vu bits = place_bits(y, line_of(y, &t)), drawn = half_words(draws + i / GROUP, v);
+            if (is_signed) {
+                vi entry = (vi)OCT_PLACE_OF(bits + drawn), other = ~((vi)number >> 31);
+                places[v] = (entry ^ other) - other;
+            } else {
+                bits = lesser_bits(bits, (vu)vi_all(OCT_PLACE_LAST)) + drawn;
+                places[v] = (vi)lesser_bits(OCT_PLACE_OF(bits - 0x10000), (vu)number);
+            }
         }
         store_codes(codes + i, places, is_signed);
     }

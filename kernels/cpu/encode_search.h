@@ -29,12 +29,12 @@ INLINE vi search_256(const float *table, const float pivots[16], vf x)
     return code;
 }
 
-/* x[count] times `inverse`; words NULL: to the nearest. `codes` gets a byte, or half a byte, for
+/* x[count] times `inverse`; draws NULL: to the nearest. `codes` gets a byte, or half a byte, for
  * each element; count is a multiple of GROUP. */
 INLINE void encode_search(uint8_t *codes, const float *x, int64_t count, float inverse,
-                          const uint32_t *words, const oct_map *map, const int levels)
+                          const group_draws *draws, const oct_map *map, const int levels)
 {
-    const float *table = words ? map->value : map->bound;
+    const float *table = draws ? map->value : map->bound;
     float pivots[16];
     for (int i = 0; i < 16; i++) pivots[i] = table[i * levels / 16];
     for (int64_t i = 0; i < count; i += GROUP) {
@@ -42,12 +42,12 @@ INLINE void encode_search(uint8_t *codes, const float *x, int64_t count, float i
         for (int v = 0; v < VECTORS; v++) {
             vf y = vf_load(x + i + v * LANES) * inverse;
             vi code = levels == 16 ? search_16(pivots, y) : search_256(table, pivots, y);
-            if (words) {
+            if (draws) {
                 vf low = levels == 16 ? look_up_16(map->value, code)
                                       : look_up_256(map->value, code);
                 vf gap = levels == 16 ? look_up_16(map->gap_inverse, code)
                                       : look_up_256(map->gap_inverse, code);
-                vf position = vf_fma(y - low, gap, one_and_draws(words + i / 4, v));
+                vf position = vf_fma(y - low, gap, one_and_draws(draws + i / GROUP, v));
                 code = vi_select(vf_at_least(position, vf_all(2)), code + 1, code);
                 vi least = vi_select(vf_less(vf_all(0), y), vi_all(map->least), code);
                 code = vi_select(vi_less(code, least), least, code);

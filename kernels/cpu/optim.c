@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/cpu/decode.h"
+#include "kernels/cpu/encode_bytes.h"
 #include "kernels/cpu/encode_lines.h"
 #include "kernels/cpu/encode_search.h"
 #include "kernels/cpu/param.h"
@@ -23,10 +24,14 @@ typedef struct kind {
 
 typedef vf (*rule)(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int root);
 
+/* Floats behind an array of OCT_BLOCK_MAX, so that the next one's elements do not lie a multiple of
+ * 4,096 bytes away, which costs a store and a load close by a third of a step's time. */
+enum { APART = 544 };
+
 /* Elements under way, in the first-level cache. */
 typedef struct block_state {
-    float values[OCT_STATES][OCT_BLOCK_MAX];
-    uint32_t words[OCT_BLOCK_MAX / 4 + DRAWN]; /* drawn */
+    float values[OCT_STATES][OCT_BLOCK_MAX + APART];
+    group_draws draws[OCT_BLOCK_MAX / GROUP + GROUPS_DRAWN];
     round_keys keys;
     float most[OCT_STATES]; /* largest magnitudes of the new state */
     int64_t left_out;
@@ -36,33 +41,68 @@ typedef struct block_state {
 
 /* ---- a group of elements --------------------------------------------------------------------- */
 
-/* Where a bound would reach the limit, or is NaN. */
-INLINE vm beyond_limit(vf bound) { return vm_not(vf_less(vf_abs(bound), vf_all(OCT_STATE_LIMIT))); }
+/* Where a bound, which is not negative, would reach the limit, or is NaN. */
+INLINE vm beyond_limit(vf bound) { return vm_not(vf_less(bound, vf_all(OCT_STATE_LIMIT))); }
 
-/* The larger of two by the bits of their magnitudes, which are in order, NaN's too. */
+/* The larger of two that are not negative, by their bits, which are in order, NaN's too. */
 INLINE vu greater_bits(vu a, vf b)
 {
-    vu c = (vu)vf_abs(b);
 #if defined(OCT_ISA_avx512)
-    return (vu)_mm512_max_epu32((__m512i)a, (__m512i)c);
+    return (vu)_mm512_max_epu32((__m512i)a, (__m512i)b);
 #else
-    return (vu)_mm256_max_epu32((__m256i)a, (__m256i)c);
+    return (vu)_mm256_max_epu32((__m256i)a, (__m256i)b);
 #endif
 }
 
-/* The parameter after the step; s becomes the new state. An infinite gradient stays infinite. */
-INLINE vf stepped(vf *bound, vf s[OCT_STATES], vf p, vf g, const oct_numbers *n, int clip, int root,
-                  const rule apply)
+/* An infinite gradient stays infinite. */
+INLINE vf clipped(vf g, float limit)
+{
+    vm finite = vf_less(vf_abs(g), vf_all(INFINITY));
+    return vf_select(finite, vf_max(vf_min(g, vf_all(limit)), vf_all(-limit)), g);
+}
+
+/* What the rule is given of a gradient. */
+INLINE vf gradient(vf g, vf p, const oct_numbers *n)
 {
     g = g * n->grad_scale;
-    if (clip) {
-        vm finite = vf_less(vf_abs(g), vf_all(INFINITY));
-        vf clipped = vf_max(vf_min(g, vf_all(n->grad_limit)), vf_all(-n->grad_limit));
-        g = vf_select(finite, clipped, g);
-    }
-    g = vf_fma(vf_all(n->coupled_decay), p, g);
+    if (n->grad_limit < INFINITY) g = clipped(g, n->grad_limit);
+    return n->coupled_decay != 0 ? vf_fma(vf_all(n->coupled_decay), p, g) : g;
+}
+
+/* The parameter after the step; s becomes the new state. kept: p * keep. */
+INLINE vf stepped(vf *bound, vf s[OCT_STATES], vf p, vf kept, vf g, const oct_numbers *n, int root,
+                  const rule apply)
+{
     vf direction = apply(bound, s, p, g, n->c, root);
-    return vf_fma(vf_all(-n->step), direction, p * n->keep);
+    return vf_fma(vf_all(-n->step), direction, kept);
+}
+
+/* Ask for what a block of the usual size behind the next one begins with: left alone, the processor
+ * looks ahead too little for two streams that halt and go. */
+INLINE void fetch_ahead(const float *p, const float *grad)
+{
+    enum { AHEAD = 512 };
+    for (int at = AHEAD; at < AHEAD + GROUP; at += 16) {
+        __builtin_prefetch(p + at, 1);
+        __builtin_prefetch(grad + at);
+    }
+}
+
+/* A group's gradients and kept parameters. What a step mostly goes without is asked for once, not
+ * for each vector: it would be a sixth of the arithmetic. */
+INLINE void prepare_group(vf g[VECTORS], vf kept[VECTORS], const float *grad, const float *p,
+                          const oct_numbers *n)
+{
+    for (int v = 0; v < VECTORS; v++) g[v] = vf_load(grad + v * LANES);
+    for (int v = 0; v < VECTORS; v++) kept[v] = vf_load(p + v * LANES);
+    if (n->grad_scale != 1)
+        for (int v = 0; v < VECTORS; v++) g[v] *= n->grad_scale;
+    if (__builtin_expect(n->grad_limit < INFINITY, 0))
+        for (int v = 0; v < VECTORS; v++) g[v] = clipped(g[v], n->grad_limit);
+    if (n->coupled_decay != 0)
+        for (int v = 0; v < VECTORS; v++) g[v] = vf_fma(vf_all(n->coupled_decay), kept[v], g[v]);
+    if (n->keep != 1)
+        for (int v = 0; v < VECTORS; v++) kept[v] *= n->keep;
 }
 
 /* Padding has no state, whatever its codes say. */
@@ -72,17 +112,11 @@ static __attribute__((noinline, cold)) void clear_padding(float x[GROUP], int64_
         if (i < from || i >= to) x[i] = 0;
 }
 
-INLINE void decode_group(vf x[VECTORS], const block_state *b, const uint8_t *codes, int64_t i,
-                         float scale, const oct_map *map, kind k)
+INLINE void decode_group(vf x[VECTORS], const uint8_t *codes, int64_t i, float scale,
+                         const oct_map *map, kind k)
 {
     decode(x, codes + (k.codes == CODES_4 ? i / 2 : i), map, k.codes);
     for (int v = 0; v < VECTORS; v++) x[v] *= scale;
-    if (__builtin_expect(i < b->from || i + GROUP > b->to, 0)) {
-        float copy[GROUP];
-        memcpy(copy, x, sizeof copy);
-        clear_padding(copy, b->from - i, b->to - i);
-        memcpy(x, copy, sizeof copy);
-    }
 }
 
 /* What goes round with a block. */
@@ -93,20 +127,24 @@ typedef struct block_place {
     float *absmax[OCT_STATES];
 } block_place;
 
-/* A group that holds elements which take no part: once more, with the old values where they are. */
+/* A group that holds padding, or elements which take no part: these keep the old values. */
 INLINE void step_group_in_part(block_state *b, const oct_optim_slot *s, const block_place *at,
                                int64_t i, kind k, const rule apply)
 {
     vf old[OCT_STATES][VECTORS] = {{{0}}};
-    for (int j = 0; j < k.states; j++)
-        if (at->codes[j])
-            decode_group(old[j], b, at->codes[j], i, *at->absmax[j], s->state[j].map, k);
+    for (int j = 0; j < k.states; j++) {
+        if (!at->codes[j]) continue;
+        decode_group(old[j], at->codes[j], i, *at->absmax[j], s->state[j].map, k);
+        memcpy(b->values[j] + i, old[j], sizeof old[j]);
+        clear_padding(b->values[j] + i, b->from - i, b->to - i);
+        memcpy(old[j], b->values[j] + i, sizeof old[j]);
+    }
     for (int v = 0; v < VECTORS; v++) {
         int64_t e = i + v * LANES;
         vf state[OCT_STATES], bound, p = vf_load(at->p + e);
         for (int j = 0; j < k.states; j++) state[j] = old[j][v];
-        vf new_p = stepped(&bound, state, p, vf_load(at->g + e), &s->numbers,
-                           s->numbers.grad_limit < INFINITY, k.root, apply);
+        vf g = gradient(vf_load(at->g + e), p, &s->numbers);
+        vf new_p = stepped(&bound, state, p, p * s->numbers.keep, g, &s->numbers, k.root, apply);
         vm bad = beyond_limit(bound);
         b->left_out += vm_count(bad);
         /* A first pass wants directions: none, where there is no step. */
@@ -114,42 +152,45 @@ INLINE void step_group_in_part(block_state *b, const oct_optim_slot *s, const bl
         for (int j = 0; j < k.states; j++)
             vf_store(b->values[j] + e, vf_select(bad, old[j][v], state[j]));
     }
+    /* A rule may give state to an element of padding, too. */
+    for (int j = 0; j < k.states; j++)
+        clear_padding(b->values[j] + i, b->from - i, b->to - i);
 }
 
 /* ---- a block of 8-bit or 4-bit state --------------------------------------------------------- */
 
-static void encode_block(uint8_t *codes, const float *x, int64_t count, float inverse,
-                         const uint32_t *words, const oct_map *map, int bytes)
+static __attribute__((noinline)) void encode(uint8_t *codes, const float *x, int64_t count,
+                                             float inverse, const group_draws *draws,
+                                             const oct_map *map)
 {
     if (map->levels == 16) {
-        encode_search(codes, x, count, inverse, words, map, 16);
+        encode_search(codes, x, count, inverse, draws, map, 16);
     } else if (!map->has_lines) {
-        encode_search(codes, x, count, inverse, words, map, OCT_CODES);
-    } else if (!words) {
+        encode_search(codes, x, count, inverse, draws, map, OCT_CODES);
+    } else if (!draws) {
         if (map->is_signed)
             encode_lines_nearest(codes, x, count, inverse, map, 1);
         else
             encode_lines_nearest(codes, x, count, inverse, map, 0);
     } else if (map->is_signed) {
-        encode_lines_chance(codes, x, count, inverse, words, map, 1, bytes);
+        encode_lines_chance(codes, x, count, inverse, draws, map, 1);
     } else {
-        encode_lines_chance(codes, x, count, inverse, words, map, 0, bytes);
+        encode_lines_chance(codes, x, count, inverse, draws, map, 0);
     }
 }
 
-static __attribute__((noinline)) void encode_plain(uint8_t *codes, const float *x, int64_t count,
-                                                   float inverse, const uint32_t *words,
-                                                   const oct_map *map)
-{
-    encode_block(codes, x, count, inverse, words, map, 0);
-}
-
 #if defined(OCT_ISA_avx512)
-static __attribute__((noinline)) void encode_bytes(uint8_t *codes, const float *x, int64_t count,
-                                                   float inverse, const uint32_t *words,
-                                                   const oct_map *map)
+static VBMI __attribute__((noinline)) void encode_bytes(uint8_t *codes, const float *x,
+                                                        int64_t count, float inverse,
+                                                        const group_draws *draws,
+                                                        const oct_map *map)
 {
-    encode_block(codes, x, count, inverse, words, map, 1);
+    if (!draws || !map->has_lines)
+        encode(codes, x, count, inverse, draws, map);
+    else if (map->is_signed)
+        encode_bytes_chance(codes, x, count, inverse, draws, map, 1);
+    else
+        encode_bytes_chance(codes, x, count, inverse, draws, map, 0);
 }
 #endif
 
@@ -178,71 +219,75 @@ static __attribute__((noinline, cold)) void note_errors(oct_optim_error *e, cons
 
 /* One block of `count` elements, a multiple of GROUP, of which the first is the slot's `element`, a
  * multiple of GROUP too. */
-INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_place *at,
+INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_place *place,
                        int64_t element, int64_t count, kind k, const rule apply)
 {
     const oct_numbers numbers = s->numbers;
-    const int clip = numbers.grad_limit < INFINITY;
+    const int64_t from = b->from, to = b->to;
+    float *p = place->p;
+    const float *grad = place->g;
     float scale[OCT_STATES];
     vf most[OCT_STATES];
     for (int j = 0; j < k.states; j++) {
-        scale[j] = at->codes[j] ? *at->absmax[j] : 0;
+        scale[j] = place->codes[j] ? *place->absmax[j] : 0;
         most[j] = vf_all(0);
     }
     for (int64_t i = 0; i < count; i += GROUP) {
-        vf x[OCT_STATES][VECTORS], new_p[VECTORS];
+        vf x[OCT_STATES][VECTORS], g[VECTORS], new_p[VECTORS];
         vu worst = {0};
         for (int j = 0; j < k.states; j++) {
-            if (at->codes[j])
-                decode_group(x[j], b, at->codes[j], i, scale[j], s->state[j].map, k);
+            if (place->codes[j])
+                decode_group(x[j], place->codes[j], i, scale[j], s->state[j].map, k);
             else
                 for (int v = 0; v < VECTORS; v++) x[j][v] = vf_all(0);
         }
+        fetch_ahead(p + i, grad + i);
+        prepare_group(g, new_p, grad + i, p + i, &numbers);
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
             vf state[OCT_STATES], bound;
             for (int j = 0; j < k.states; j++) state[j] = x[j][v];
-            new_p[v] = stepped(&bound, state, vf_load(at->p + i + v * LANES),
-                               vf_load(at->g + i + v * LANES), &numbers, clip, k.root, apply);
+            new_p[v] = stepped(&bound, state, vf_load(p + i + v * LANES), new_p[v], g[v], &numbers,
+                               k.root, apply);
             worst = greater_bits(worst, bound);
             for (int j = 0; j < k.states; j++) x[j][v] = state[j];
         }
-        if (__builtin_expect(vm_any(beyond_limit((vf)worst)), 0)) {
-            step_group_in_part(b, s, at, i, k, apply);
-        } else {
-            for (int v = 0; v < VECTORS; v++) {
-                vf_store(at->p + i + v * LANES, new_p[v]);
-                for (int j = 0; j < k.states; j++) vf_store(b->values[j] + i + v * LANES, x[j][v]);
+        int in_part = vm_any(beyond_limit((vf)worst)) || i < from || i + GROUP > to;
+        if (__builtin_expect(in_part, 0)) {
+            step_group_in_part(b, s, place, i, k, apply);
+            for (int j = 0; j < k.states; j++)
+                for (int v = 0; v < VECTORS; v++)
+                    most[j] = greater_magnitude(most[j], vf_load(b->values[j] + i + v * LANES));
+            continue;
+        }
+        for (int v = 0; v < VECTORS; v++) {
+            vf_store(p + i + v * LANES, new_p[v]);
+            for (int j = 0; j < k.states; j++) {
+                vf_store(b->values[j] + i + v * LANES, x[j][v]);
+                most[j] = greater_magnitude(most[j], x[j][v]);
             }
         }
-        /* A rule may give state to an element of padding, too. */
-        if (__builtin_expect(i < b->from || i + GROUP > b->to, 0))
-            for (int j = 0; j < k.states; j++)
-                clear_padding(b->values[j] + i, b->from - i, b->to - i);
-        for (int j = 0; j < k.states; j++)
-            for (int v = 0; v < VECTORS; v++)
-                most[j] = greater_magnitude(most[j], vf_load(b->values[j] + i + v * LANES));
     }
     for (int j = 0; j < k.states; j++) b->most[j] = vf_greatest(most[j]);
     if (b->dry) return;
     if (s->stochastic)
-        draw(b->words, count / 4, &b->keys, s->random_offset + (uint64_t)element / 64 * 4);
+        draw(b->draws, count / GROUP, &b->keys, s->random_offset + (uint64_t)element / GROUP * 4);
     for (int j = 0; j < k.states; j++) {
-        if (!at->codes[j]) continue;
+        if (!place->codes[j]) continue;
         float absmax = s->whole ? s->next_absmax[j] : b->most[j], inverse = inverse_of(absmax);
         if (inverse == 0) absmax = 0;
-        const uint32_t *words = s->stochastic ? b->words : NULL;
+        const group_draws *draws = s->stochastic ? b->draws : NULL;
 #if defined(OCT_ISA_avx512)
         if (k.codes == CODES_8_BYTES)
-            encode_bytes(at->codes[j], b->values[j], count, inverse, words, s->state[j].map);
+            encode_bytes(place->codes[j], b->values[j], count, inverse, draws, s->state[j].map);
         else
 #endif
-            encode_plain(at->codes[j], b->values[j], count, inverse, words, s->state[j].map);
+            encode(place->codes[j], b->values[j], count, inverse, draws, s->state[j].map);
         /* A whole tensor's scale is still needed to decode the other blocks. */
-        if (!s->whole) *at->absmax[j] = absmax;
+        if (!s->whole) *place->absmax[j] = absmax;
         if (__builtin_expect(s->errors != NULL, 0))
             note_errors(s->errors + element / OCT_OPTIM_PIECE * OCT_STATES + j, b->values[j],
-                        at->codes[j], b->from, b->to, absmax, s->state[j].map);
+                        place->codes[j], b->from, b->to, absmax, s->state[j].map);
     }
 }
 
@@ -328,13 +373,13 @@ INLINE int64_t step_values(float *p, const float *g, float *const values[OCT_STA
                            const oct_numbers *given, int dry, kind k, const rule apply)
 {
     const oct_numbers numbers = *given;
-    const int clip = numbers.grad_limit < INFINITY;
     int64_t left_out = 0, whole = count / LANES * LANES;
     for (int64_t i = 0; i < whole; i += LANES) {
         vf old[OCT_STATES], state[OCT_STATES], bound, old_p = vf_load(p + i);
         for (int j = 0; j < k.states; j++)
             state[j] = old[j] = values[j] ? vf_load(values[j] + i) : vf_all(0);
-        vf new_p = stepped(&bound, state, old_p, vf_load(g + i), &numbers, clip, 0, apply);
+        vf new_p = stepped(&bound, state, old_p, old_p * numbers.keep,
+                           gradient(vf_load(g + i), old_p, &numbers), &numbers, 0, apply);
         vm bad = beyond_limit(bound);
         if (__builtin_expect(vm_any(bad), 0)) {
             new_p = vf_select(bad, dry ? vf_all(0) : old_p, new_p);
@@ -350,7 +395,8 @@ INLINE int64_t step_values(float *p, const float *g, float *const values[OCT_STA
     vf old[OCT_STATES], state[OCT_STATES], bound, old_p = vf_load_first(p + whole, n);
     for (int j = 0; j < k.states; j++)
         state[j] = old[j] = values[j] ? vf_load_first(values[j] + whole, n) : vf_all(0);
-    vf new_p = stepped(&bound, state, old_p, vf_load_first(g + whole, n), &numbers, clip, 0, apply);
+    vf new_p = stepped(&bound, state, old_p, old_p * numbers.keep,
+                       gradient(vf_load_first(g + whole, n), old_p, &numbers), &numbers, 0, apply);
     vm bad = beyond_limit(bound);
     left_out += vm_count(bad);
     vf_store_first(p + whole, vf_select(bad, dry ? vf_all(0) : old_p, new_p), n);

@@ -39,17 +39,22 @@ static float one_and_draw(uint32_t half_word)
     return number;
 }
 
-/* x has been multiplied with map->chance.scale too. */
-static uint8_t code_by_line(float x, float draw, const oct_map *map)
+/* factor: what x is to be multiplied with, map->chance.scale among it. */
+static uint8_t code_by_line(float x, float factor, uint32_t half_word, const oct_map *map)
 {
     const oct_lines *lines = &map->chance;
-    float magnitude = fabsf(x);
+    float y = fmaf(fabsf(x), factor, lines->lift), place;
+    uint32_t bits;
     int segment = 0;
-    while (magnitude >= lines->end[segment]) segment++;
-    float position = fmaf(magnitude, lines->slope[segment], lines->offset[segment]) + draw;
-    int entry = x == 0 ? 0 : position > (float)map->top ? map->top : (int)position;
-    if (!map->is_signed) return (uint8_t)entry;
-    if (!signbit(x)) return (uint8_t)(OCT_SIGNED_ZERO + entry);
+    while (y >= lines->end[segment]) segment++;
+    place = fmaf(y, lines->slope[segment], lines->offset[segment]);
+    memcpy(&bits, &place, sizeof bits);
+    if (!map->is_signed) {
+        if (bits > OCT_PLACE_LAST) bits = OCT_PLACE_LAST;
+        return (uint8_t)(x == 0 ? 0 : OCT_PLACE_OF(bits + half_word - 0x10000));
+    }
+    int entry = OCT_PLACE_OF(bits + half_word);
+    if (!signbit(x)) return (uint8_t)(OCT_SIGNED_ZERO + (entry < map->top ? entry : map->top));
     return (uint8_t)(OCT_SIGNED_ZERO - (entry < OCT_SIGNED_ZERO ? entry : OCT_SIGNED_ZERO));
 }
 
@@ -63,13 +68,16 @@ static uint8_t code_by_gap(float x, float draw, const oct_map *map)
     return (uint8_t)code;
 }
 
-static float draw_of(uint64_t seed, uint64_t random_offset, int64_t element)
+static uint32_t draw_of(uint64_t seed, uint64_t random_offset, int64_t element)
 {
-    uint32_t words[4], lane = (uint32_t)element % 16, turn = (uint32_t)element % 64 / 16 * 8;
-    oct_philox(words, seed, OCT_STREAM_OPTIMIZER,
-               random_offset + (uint64_t)element / 64 * 4 + lane / 4);
-    uint64_t word = words[lane % 4];
-    return (float)((word | word << 32) >> turn & 0xFFFF);
+    uint32_t word[2], byte = (uint32_t)element % 64 / 16;
+    for (uint32_t i = 0; i < 2; i++) {
+        uint32_t words[4], number = ((uint32_t)element + i) % 16;
+        oct_philox(words, seed, OCT_STREAM_OPTIMIZER,
+                   random_offset + (uint64_t)element / 64 * 4 + number / 4);
+        word[i] = words[number % 4];
+    }
+    return (uint32_t)((word[0] | (uint64_t)word[1] << 32) >> 8 * byte & 0xFFFF);
 }
 
 /* What to multiply a block's values with; 0 where they are to be kept as zeros. */
@@ -147,7 +155,7 @@ static void set_param(const oct_optim_slot *s, int64_t i, float x)
     }
     uint32_t bits, below = s->correction_bits == 16 ? 0 : s->correction_bits == 8 ? 0xFF : 0xFFFF;
     memcpy(&bits, &x, sizeof bits);
-    bits = (bits + ((uint32_t)draw_of(s->seed, s->param_random_offset, i) & below)) & ~below;
+    bits = (bits + (draw_of(s->seed, s->param_random_offset, i) & below)) & ~below;
     uint32_t high = s->correction_bits == 0 ? bits >> 16 : (bits + 0x8000u) >> 16;
     ((uint16_t *)s->param)[i] = (uint16_t)high;
     bits -= high << 16;
@@ -178,7 +186,7 @@ static int step_element(float *p, float state[OCT_STATES], float g, const oct_op
     g *= n->grad_scale;
     if (n->grad_limit < INFINITY && fabsf(g) < INFINITY)
         g = vf_max(vf_min(g, n->grad_limit), -n->grad_limit);
-    g = fmaf(n->coupled_decay, *p, g);
+    if (n->coupled_decay != 0) g = fmaf(n->coupled_decay, *p, g);
     float direction =
         direction_of(slot->arithmetic, &bound, s, *p, g, n->c, slot->bits != 32 && slot->root);
     if (!(fabsf(bound) < OCT_STATE_LIMIT)) return 0;
@@ -222,9 +230,9 @@ static void keep_codes(const oct_optim_slot *s, int j, const float *x, int64_t a
         if (!s->stochastic) {
             code = code_nearest(x[i] * inverse, map);
         } else {
-            float draw = one_and_draw((uint32_t)draw_of(s->seed, s->random_offset, at + i));
-            code = map->has_lines ? code_by_line(x[i] * (inverse * map->chance.scale), draw, map)
-                                  : code_by_gap(x[i] * inverse, draw, map);
+            uint32_t draw = draw_of(s->seed, s->random_offset, at + i);
+            code = map->has_lines ? code_by_line(x[i], inverse * map->chance.scale, draw, map)
+                                  : code_by_gap(x[i] * inverse, one_and_draw(draw), map);
         }
         set_code(state->codes, at + i, code, map);
     }

@@ -58,7 +58,8 @@ static void store_param(const oct_optim_slot *s, int64_t at, int64_t n, float *x
         memcpy((float *)s->param + at, x, (size_t)n * sizeof *x);
         return;
     }
-    uint32_t *bits = (uint32_t *)x, words[GROUP / 4 + DRAWN];
+    uint32_t *bits = (uint32_t *)x;
+    group_draws draws[GROUPS_DRAWN];
     uint16_t *param = (uint16_t *)s->param + at;
     if (s->correction_bits == 16) {
         int16_t *rest = (int16_t *)s->correction + at;
@@ -71,9 +72,9 @@ static void store_param(const oct_optim_slot *s, int64_t at, int64_t n, float *x
     for (int64_t i = 0; i < n; i++) {
         int64_t e = at + i;
         if (i == 0 || e % GROUP == 0)
-            draw(words, GROUP / 4, keys, s->param_random_offset + (uint64_t)e / GROUP * 4);
-        uint32_t word = words[e % 16], turn = (uint32_t)(e % GROUP / 16 * 8);
-        uint32_t drawn = (uint32_t)(((uint64_t)word | (uint64_t)word << 32) >> turn);
+            draw(draws, 1, keys, s->param_random_offset + (uint64_t)e / GROUP * 4);
+        uint16_t drawn;
+        memcpy(&drawn, (const char *)(draws->word + e % 16) + e % GROUP / 16, sizeof drawn);
         bits[i] = (bits[i] + (drawn & below)) & ~below;
     }
     if (s->correction_bits == 8) {

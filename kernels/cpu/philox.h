@@ -16,6 +16,12 @@ typedef struct philox_words { vu first, second; } philox_words;
 #if defined(OCT_ISA_avx512)
 INLINE vq vq_all(uint64_t x) { return (vq)_mm512_set1_epi64((long long)x); }
 INLINE vq vq_multiply(vq a, vq b) { return (vq)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+/* In the lower half of each lane, what was in the upper one. A shuffle: more units do it. */
+INLINE vq upper_halves(vq a) { return (vq)_mm512_movehdup_ps((__m512)a); }
+INLINE vq exclusive(vq a, vq b, vq c)
+{
+    return (vq)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
+}
 INLINE vu interleave_low(vq a, vq b) { return (vu)_mm512_unpacklo_epi64((__m512i)a, (__m512i)b); }
 INLINE vu interleave_high(vq a, vq b) { return (vu)_mm512_unpackhi_epi64((__m512i)a, (__m512i)b); }
 /* Lane i holds block BLOCK_OF_LANE[i], which is what the interleaving puts in order. */
@@ -23,6 +29,8 @@ static const vq BLOCK_OF_LANE = {0, 4, 1, 5, 2, 6, 3, 7};
 #else
 INLINE vq vq_all(uint64_t x) { return (vq)_mm256_set1_epi64x((long long)x); }
 INLINE vq vq_multiply(vq a, vq b) { return (vq)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+INLINE vq upper_halves(vq a) { return (vq)_mm256_movehdup_ps((__m256)a); }
+INLINE vq exclusive(vq a, vq b, vq c) { return a ^ b ^ c; }
 INLINE vu interleave_low(vq a, vq b) { return (vu)_mm256_unpacklo_epi64((__m256i)a, (__m256i)b); }
 INLINE vu interleave_high(vq a, vq b) { return (vu)_mm256_unpackhi_epi64((__m256i)a, (__m256i)b); }
 static const vq BLOCK_OF_LANE = {0, 2, 1, 3};
@@ -35,9 +43,9 @@ INLINE void philox_lanes(vq c[4], uint64_t seed, uint32_t stream, vq offsets)
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
         vq p0 = vq_multiply(c0, vq_all(0xD2511F53u)), p1 = vq_multiply(c2, vq_all(0xCD9E8D57u));
-        c0 = (p1 >> 32) ^ c1 ^ vq_all(k0);
+        c0 = exclusive(upper_halves(p1), c1, vq_all(k0));
         c1 = p1;
-        c2 = (p0 >> 32) ^ c3 ^ vq_all(k1);
+        c2 = exclusive(upper_halves(p0), c3, vq_all(k1));
         c3 = p0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;

@@ -26,8 +26,8 @@ INLINE vf vf_sign(vf a) { return a == 0 ? 0 : copysignf(1, a); }
 /* The half-word of an element, whose group of 64 has these 16 words. */
 INLINE uint32_t draw_of(const uint32_t *group_words, int64_t element)
 {
-    uint32_t word = group_words[element % 16], turn = (uint32_t)(element % 64 / 16 * 8);
-    return (uint32_t)(((uint64_t)word | (uint64_t)word << 32) >> turn) & 0xFFFF;
+    uint64_t word = group_words[element % 16], next = group_words[(element + 1) % 16];
+    return (uint32_t)((word | next << 32) >> (int)(element % 64 / 16 * 8)) & 0xFFFF;
 }
 
 /* The half-word as a number in (1, 2), the middle of one of 65,536 equal parts. */
@@ -50,16 +50,20 @@ INLINE int search(const float *table, int count, float x)
 
 INLINE int code_nearest(float x, const oct_map *map) { return search(map->bound, map->levels, x); }
 
-/* x has been multiplied with map->chance.scale too. */
-INLINE int code_by_line(float x, float draw, const oct_map *map)
+/* factor: what x is to be multiplied with, map->chance.scale among it. */
+INLINE int code_by_line(float x, float factor, uint32_t half_word, const oct_map *map)
 {
     const oct_lines *lines = &map->chance;
-    float magnitude = fabsf(x);
-    int segment = search(lines->start, OCT_SEGMENTS, magnitude);
-    float position = fmaf(magnitude, lines->slope[segment], lines->offset[segment]) + draw;
-    int entry = x == 0 ? 0 : position > (float)map->top ? map->top : (int)position;
-    if (!map->is_signed) return entry;
-    if (!signbit(x)) return OCT_SIGNED_ZERO + entry;
+    float y = fmaf(fabsf(x), factor, lines->lift);
+    int segment = search(lines->start, OCT_SEGMENTS, y);
+    float place = fmaf(y, lines->slope[segment], lines->offset[segment]);
+    uint32_t bits = __float_as_uint(place);
+    if (!map->is_signed) {
+        if (bits > OCT_PLACE_LAST) bits = OCT_PLACE_LAST;
+        return x == 0 ? 0 : (int)OCT_PLACE_OF(bits + half_word - 0x10000);
+    }
+    int entry = (int)OCT_PLACE_OF(bits + half_word);
+    if (!signbit(x)) return OCT_SIGNED_ZERO + (entry < map->top ? entry : map->top);
     return OCT_SIGNED_ZERO - (entry < OCT_SIGNED_ZERO ? entry : OCT_SIGNED_ZERO);
 }
 
@@ -133,7 +137,7 @@ INLINE bool step_element(float *p, float state[OCT_STATES], float g, const oct_o
     g *= n.grad_scale;
     if (n.grad_limit < INFINITY && fabsf(g) < INFINITY)
         g = vf_max(vf_min(g, n.grad_limit), -n.grad_limit);
-    g = fmaf(n.coupled_decay, *p, g);
+    if (n.coupled_decay != 0) g = fmaf(n.coupled_decay, *p, g);
     float direction = apply(&bound, s, *p, g, n.c, slot.bits != 32 && slot.root);
     if (!(fabsf(bound) < OCT_STATE_LIMIT)) return false;
     *p = fmaf(-n.step, direction, *p * n.keep);

@@ -129,9 +129,9 @@ INLINE int code_of(float x, float absmax, const oct_optim_slot &s, const oct_map
 {
     float inverse = inverse_of(absmax);
     if (!s.stochastic) return code_nearest(x * inverse, map);
-    float draw = one_and_draw(draw_of(group_words, element));
-    return map->has_lines ? code_by_line(x * (inverse * map->chance.scale), draw, map)
-                          : code_by_gap(x * inverse, draw, map);
+    uint32_t draw = draw_of(group_words, element);
+    return map->has_lines ? code_by_line(x, inverse * map->chance.scale, draw, map)
+                          : code_by_gap(x * inverse, one_and_draw(draw), map);
 }
 
 /* Parameters, states, and the new scales. Returns how many of the thread's elements take no part.

@@ -11,7 +11,7 @@ INLINE vf lion_rule(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int
 {
     vf m = s[0];
     s[0] = vf_fma(vf_all(c[LION_BETA2_REST]), g - m, m);
-    *bound = s[0];
+    *bound = vf_abs(s[0]);
     return vf_sign(vf_fma(vf_all(c[LION_BETA1_REST]), g - m, m));
 }
 

@@ -14,7 +14,7 @@ enum { signum_states = 1 };
 INLINE vf signum_rule(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int root)
 {
     s[0] = vf_fma(vf_all(c[SIGNUM_REST]), g - s[0], s[0]);
-    *bound = s[0];
+    *bound = vf_abs(s[0]);
     return vf_sign(s[0]);
 }
 
