@@ -24,13 +24,9 @@ typedef struct kind {
 
 typedef vf (*rule)(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, int root);
 
-/* Floats behind an array of OCT_BLOCK_MAX, so that the next one's elements do not lie a multiple of
- * 4,096 bytes away, which costs a store and a load close by a third of a step's time. */
-enum { APART = 544 };
-
 /* Elements under way, in the first-level cache. */
 typedef struct block_state {
-    float values[OCT_STATES][OCT_BLOCK_MAX + APART];
+    float values[OCT_STATES][OCT_BLOCK_MAX];
     group_draws draws[OCT_BLOCK_MAX / GROUP + GROUPS_DRAWN];
     round_keys keys;
     float most[OCT_STATES]; /* largest magnitudes of the new state */
@@ -260,9 +256,11 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
                     most[j] = greater_magnitude(most[j], vf_load(b->values[j] + i + v * LANES));
             continue;
         }
-        for (int v = 0; v < VECTORS; v++) {
-            vf_store(p + i + v * LANES, new_p[v]);
-            for (int j = 0; j < k.states; j++) {
+        for (int v = 0; v < VECTORS; v++) vf_store(p + i + v * LANES, new_p[v]);
+        for (int j = 0; j < k.states; j++) {
+            /* Only rules of many states mostly do without some: to ask costs those of few more. */
+            if (k.states > 2 && !place->codes[j]) continue;
+            for (int v = 0; v < VECTORS; v++) {
                 vf_store(b->values[j] + i + v * LANES, x[j][v]);
                 most[j] = greater_magnitude(most[j], x[j][v]);
             }
