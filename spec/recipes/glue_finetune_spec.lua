@@ -94,6 +94,25 @@ describe("glue_finetune", function()
       file.read(run .. "/metrics.csv"))
   end)
 
+  it("tells the emotions of tweets, with the settings of their own report", function()
+    local labels, lines = octet.data.task("smile").label_names, {}
+    for n = 1, 60 do
+      lines[n] = ('%d,"%s",%s'):format(n, tiny.sentence(n), labels[n % 6 + 1])
+    end
+    file.make_folder(data .. "/smile")
+    file.save(data .. "/smile/smile-annotations-final.csv", table.concat(lines, "\n") .. "\n")
+    local run = home .. "/smile"
+    local status, _, err = tiny.run("glue_finetune", {"--task", "smile", "--data", data, "--model",
+      model, "--out", run})
+    assert.equal(0, status, err)
+    local result = file.read_json(run .. "/result.json")
+    assert.equal(1e-5, result.learning_rate)
+    assert.equal(10 * 48 / 4, result.steps)
+    assert.is_true(result.metrics.weighted_f1 >= 0 and result.metrics.weighted_f1 <= 1)
+    local first = file.read(run .. "/log.jsonl"):match '"lr": ?([^,]+)'
+    assert.equal(1e-5, tonumber(first))
+  end)
+
   it("gives the same numbers with any number of threads, in any locale, from any folder", function()
     local hashes = {}
     for i, o in ipairs {{before = "OMP_NUM_THREADS=1"}, {before = "OMP_NUM_THREADS=4"},
