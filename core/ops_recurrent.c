@@ -63,7 +63,7 @@ static oct_recurrent_shape shape_of(int cell, int bf16, const oct_tensor *x, con
     };
 }
 
-static const float *data_or_null(const oct_tensor *t) { return t ? oct_f32(t) : NULL; }
+static float *f32_or_null(const oct_tensor *t) { return t ? oct_f32(t) : NULL; }
 
 static void weights_of(oct_recurrent_weights weights[2], oct_tensor *const *inputs,
                        int64_t directions)
@@ -71,7 +71,7 @@ static void weights_of(oct_recurrent_weights weights[2], oct_tensor *const *inpu
     for (int64_t d = 0; d < directions; d++) {
         oct_tensor *const *of = inputs + WEIGHTS + d * WEIGHTS_EACH;
         weights[d] = (oct_recurrent_weights){oct_f32(of[W_IH]), oct_f32(of[W_HH]),
-                                             data_or_null(of[B_IH]), data_or_null(of[B_HH])};
+                                             f32_or_null(of[B_IH]), f32_or_null(of[B_HH])};
     }
 }
 
@@ -89,8 +89,8 @@ static int recurrent_step(oct_node *node)
     oct_recurrent_weights weights[2];
     weights_of(weights, inputs, directions);
     oct_recurrent_gradients g = {
-        .dy = oct_grad_of(node->output), .dh_n = oct_grad_of(node->also[0]),
-        .dc_n = oct_grad_of(node->also[1]),
+        .dy = oct_grad_of(node->output), .dc = oct_grad_of(node->also[2]),
+        .dh_n = oct_grad_of(node->also[0]), .dc_n = oct_grad_of(node->also[1]),
     };
     OCT_TRY(oct_grad_slot(&g.dx, &g.add_x, inputs[X]));
     OCT_TRY(oct_grad_slot(&g.dh_0, &g.add_h_0, inputs[H_0]));
@@ -103,8 +103,8 @@ static int recurrent_step(oct_node *node)
         OCT_TRY(oct_grad_slot(&g.db_hh[d], &g.add_b_hh[d], of[B_HH]));
     }
     return oct_kernels_now()->recurrent_backward(
-        &g, oct_f32(node->saved[GATES]), data_or_null(node->saved[CELLS]), oct_f32(inputs[X]),
-        oct_f32(node->output), data_or_null(inputs[H_0]), data_or_null(inputs[C_0]), weights,
+        &g, oct_f32(node->saved[GATES]), f32_or_null(node->saved[CELLS]), oct_f32(inputs[X]),
+        oct_f32(node->output), f32_or_null(inputs[H_0]), f32_or_null(inputs[C_0]), weights,
         &shape);
 }
 
@@ -172,7 +172,7 @@ static int check_recurrent(int cell, oct_tensor *const *inputs, const oct_tensor
 
 /* All that a call makes; what is left of it is released together. */
 typedef struct results {
-    oct_tensor *y, *h_n, *c_n, *order, *gates, *cells;
+    oct_tensor *y, *h_n, *c_n, *c, *order, *gates, *cells;
 } results;
 
 static void release_results(results *r)
@@ -180,13 +180,14 @@ static void release_results(results *r)
     oct_tensor_release(r->y);
     oct_tensor_release(r->h_n);
     oct_tensor_release(r->c_n);
+    oct_tensor_release(r->c);
     oct_tensor_release(r->order);
     oct_tensor_release(r->gates);
     oct_tensor_release(r->cells);
     *r = (results){0};
 }
 
-static int make_results(results *r, int cell, int records, const oct_tensor *x,
+static int make_results(results *r, int cell, int with_c, int records, const oct_tensor *x,
                         const oct_tensor *offsets, int64_t hidden, int64_t directions,
                         int64_t steps)
 {
@@ -198,6 +199,7 @@ static int make_results(results *r, int cell, int records, const oct_tensor *x,
     int made = (r->y = oct_tensor_make(OCT_F32, 2, y, OCT_ACTIVATIONS))
         && (r->h_n = oct_tensor_make(OCT_F32, 3, state, OCT_ACTIVATIONS))
         && (!lstm || (r->c_n = oct_tensor_make(OCT_F32, 3, state, OCT_ACTIVATIONS)))
+        && (!with_c || (r->c = oct_tensor_make(OCT_F32, 2, y, OCT_ACTIVATIONS)))
         && (r->order = walk_order(oct_i32(offsets), sequences, steps))
         && (!records || (r->gates = oct_tensor_make(OCT_F32, 3, gates, OCT_ACTIVATIONS)))
         && (!records || !lstm
@@ -212,6 +214,7 @@ static int record(const results *r, oct_tensor *const *inputs, int64_t count,
     if (!node) return -1;
     oct_tape_also(node, r->h_n);
     if (r->c_n) oct_tape_also(node, r->c_n);
+    if (r->c) oct_tape_also(node, r->c);
     node->saved[ORDER] = oct_tensor_retain(r->order);
     node->saved[GATES] = oct_tensor_retain(r->gates);
     node->saved[CELLS] = oct_tensor_retain(r->cells);
@@ -225,8 +228,9 @@ static int record(const results *r, oct_tensor *const *inputs, int64_t count,
     return 0;
 }
 
-static int recurrent(results *r, int cell, oct_tensor *x, oct_tensor *offsets, oct_tensor *h_0,
-                     oct_tensor *c_0, oct_tensor **given, int64_t directions, float p)
+static int recurrent(results *r, int cell, int with_c, oct_tensor *x, oct_tensor *offsets,
+                     oct_tensor *h_0, oct_tensor *c_0, oct_tensor **given, int64_t directions,
+                     float p)
 {
     oct_tensor *inputs[MOST_INPUTS] = {x, h_0, c_0};
     const int64_t count = WEIGHTS + directions * WEIGHTS_EACH;
@@ -240,8 +244,7 @@ static int recurrent(results *r, int cell, oct_tensor *x, oct_tensor *offsets, o
     const int records = oct_records(inputs, count);
     int precision;
     oct_precision(&precision);
-    if (make_results(r, cell, records, x, offsets, w_hh->shape[1], directions, steps) != 0)
-        return -1;
+    OCT_TRY(make_results(r, cell, with_c, records, x, offsets, w_hh->shape[1], directions, steps));
     oct_dropout_mask mask = {p, oct_random_seed(), 0};
     if (p > 0.0f)
         mask.offset = oct_random_take(OCT_STREAM_DROPOUT,
@@ -251,22 +254,23 @@ static int recurrent(results *r, int cell, oct_tensor *x, oct_tensor *offsets, o
     oct_recurrent_weights weights[2];
     weights_of(weights, inputs, directions);
     OCT_TRY(oct_kernels_now()->recurrent(
-        oct_f32(r->y), oct_f32(r->h_n), r->c_n ? oct_f32(r->c_n) : NULL,
-        r->gates ? oct_f32(r->gates) : NULL, r->cells ? oct_f32(r->cells) : NULL, oct_f32(x),
-        data_or_null(h_0), data_or_null(c_0), weights, &shape));
+        oct_f32(r->y), f32_or_null(r->c), oct_f32(r->h_n), f32_or_null(r->c_n),
+        f32_or_null(r->gates), f32_or_null(r->cells), oct_f32(x), f32_or_null(h_0),
+        f32_or_null(c_0), weights, &shape));
     return records ? record(r, inputs, count, &shape) : 0;
 }
 
-int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor *x,
+int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor **c, oct_tensor *x,
              oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0, oct_tensor **weights,
              int64_t directions, float p)
 {
     results r = {0};
-    int status = recurrent(&r, OCT_LSTM, x, offsets, h_0, c_0, weights, directions, p);
+    int status = recurrent(&r, OCT_LSTM, c != NULL, x, offsets, h_0, c_0, weights, directions, p);
     if (status == 0) {
         *y = oct_tensor_retain(r.y);
         *h_n = oct_tensor_retain(r.h_n);
         *c_n = oct_tensor_retain(r.c_n);
+        if (c) *c = oct_tensor_retain(r.c);
     }
     release_results(&r);
     return status;
@@ -276,7 +280,7 @@ int oct_gru(oct_tensor **y, oct_tensor **h_n, oct_tensor *x, oct_tensor *offsets
             oct_tensor **weights, int64_t directions, float p)
 {
     results r = {0};
-    int status = recurrent(&r, OCT_GRU, x, offsets, h_0, NULL, weights, directions, p);
+    int status = recurrent(&r, OCT_GRU, 0, x, offsets, h_0, NULL, weights, directions, p);
     if (status == 0) {
         *y = oct_tensor_retain(r.y);
         *h_n = oct_tensor_retain(r.h_n);

@@ -48,7 +48,7 @@ static void forget_output(oct_tensor *output)
 static void node_free(oct_node *node)
 {
     forget_output(node->output);
-    for (int i = 0; i < 2; i++) forget_output(node->also[i]);
+    for (int i = 0; i < OCT_ALSO; i++) forget_output(node->also[i]);
     for (int i = 0; i < 3; i++) oct_tensor_release(node->saved[i]);
     for (int64_t i = 0; i < node->count; i++) oct_tensor_release(node->inputs[i]);
     oct_free(node);
@@ -77,7 +77,9 @@ oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *c
 
 void oct_tape_also(oct_node *node, oct_tensor *output)
 {
-    node->also[node->also[0] != NULL] = oct_tensor_retain(output);
+    int place = 0;
+    while (node->also[place]) place++;
+    node->also[place] = oct_tensor_retain(output);
     output->requires_grad = output->on_tape = 1;
 }
 
@@ -185,16 +187,24 @@ static void finish_output(oct_tensor *output, const oct_tensor *loss)
     }
 }
 
+/* 1 where something behind the op gave one of its outputs a gradient. */
+static int has_grad(const oct_node *node)
+{
+    if (oct_grad_of(node->output)) return 1;
+    for (int i = 0; i < OCT_ALSO; i++)
+        if (oct_grad_of(node->also[i])) return 1;
+    return 0;
+}
+
 static int walk(oct_tensor *loss, watch w)
 {
     while (used > 0) {
         oct_node *node = nodes[used - 1];
-        if (oct_grad_of(node->output) || oct_grad_of(node->also[0]) || oct_grad_of(node->also[1]))
-            OCT_TRY(node->step(node));
+        if (has_grad(node)) OCT_TRY(node->step(node));
         if (w.complete) OCT_TRY(tell_complete(node, w));
         used--;
         finish_output(node->output, loss);
-        for (int i = 0; i < 2; i++) finish_output(node->also[i], loss);
+        for (int i = 0; i < OCT_ALSO; i++) finish_output(node->also[i], loss);
         node_free(node);
     }
     return 0;

@@ -71,11 +71,11 @@ typedef struct oct_recurrent_weights {
     const float *w_ih, *w_hh, *b_ih, *b_hh;
 } oct_recurrent_weights;
 
-/* Gradients. Of the results: dy [tokens x directions hidden]; dh_n and dc_n [directions x sequences
- * x hidden]; each may be NULL, for zeros. Of the rest, each NULL where it is not wanted. `add`: 1
+/* Gradients. Of the results: dy and dc [tokens x directions hidden]; dh_n and dc_n [directions x
+ * sequences x hidden]; each may be NULL, for zeros. Of the rest, each NULL where it is not wanted. `add`: 1
  * where a value stands there already. */
 typedef struct oct_recurrent_gradients {
-    const float *dy, *dh_n, *dc_n;
+    const float *dy, *dc, *dh_n, *dc_n;
     float *dx, *dh_0, *dc_0;
     float *dw_ih[2], *dw_hh[2], *db_ih[2], *db_hh[2];
     int add_x, add_h_0, add_c_0, add_w_ih[2], add_w_hh[2], add_b_ih[2], add_b_hh[2];
@@ -189,13 +189,14 @@ typedef struct oct_kernels {
     int (*attention_backward)(float *dqkv, const float *dout, const float *qkv, const float *out,
                               const float *log_sum, oct_attention_shape shape);
 
-    /* recurrent.c: y[tokens x directions hidden]; h_n, h_0, and for an LSTM c_n, c_0, [directions x
-     * sequences x hidden], h_0 and c_0 may be NULL for zeros. Kept for the way back, or NULL:
+    /* recurrent.c: y[tokens x directions hidden], and an LSTM's cells c likewise, NULL where they
+     * are not wanted; h_n, h_0, and for an LSTM c_n, c_0, [directions x sequences x hidden], h_0
+     * and c_0 may be NULL for zeros. Kept for the way back, or NULL:
      * gates [directions x tokens x 4 width], and for an LSTM cells [directions x tokens x width].
      * -1 where memory or oneDNN fails. */
-    int (*recurrent)(float *y, float *h_n, float *c_n, float *gates, float *cells, const float *x,
-                     const float *h_0, const float *c_0, const oct_recurrent_weights *weights,
-                     const oct_recurrent_shape *shape);
+    int (*recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, float *cells,
+                     const float *x, const float *h_0, const float *c_0,
+                     const oct_recurrent_weights *weights, const oct_recurrent_shape *shape);
     int (*recurrent_backward)(const oct_recurrent_gradients *gradients, const float *gates,
                               const float *cells, const float *x, const float *y, const float *h_0,
                               const float *c_0, const oct_recurrent_weights *weights,

@@ -1,4 +1,8 @@
 --- A classifier of texts: embedding, LSTM, and a linear layer on its last state.
+--
+-- Texts may count as padded on the left to one length, as frameworks without packed sequences have
+-- them: the LSTM then comes to each text with the state that the padding leaves it in. All texts
+-- of a batch begin with the same token, so that the padding is walked once for all of them.
 -- @module models.lstm_classifier
 local octet = require "octet"
 
@@ -8,7 +12,7 @@ local M = {}
 --- @function Classifier
 -- @tparam table o `words`: rows of the embedding, `embedding`: its width; `hidden`, `layers`,
 -- `bidirectional`, `dropout` (between layers), `forget_bias`: of the LSTM; `dropout_last`: of its
--- last state; `classes`: 2 make one logit
+-- last state; `classes`: 2 make one logit; `padded`: tokens to which texts count as padded, nil: none
 M.Classifier = nn.module "LstmClassifier"
 
 function M.Classifier:init(o)
@@ -16,13 +20,33 @@ function M.Classifier:init(o)
   self.lstm = nn.LSTM(o.embedding, o.hidden, {layers = o.layers, bidirectional = o.bidirectional,
     dropout = o.dropout, forget_bias = o.forget_bias})
   self.drop = nn.Dropout(o.dropout_last or 0)
+  self.padded = o.padded
   self.out = nn.Linear((o.bidirectional and 2 or 1) * o.hidden, o.classes > 2 and o.classes or 1)
 end
 
---- @tparam table batch `ids` and `offsets`
+--- How many tokens each text of a batch lacks (i32 [sequences]), and the most of them.
+local function padding_of(batch, padded)
+  if not padded then return nil, 0 end
+  local missing, most = octet.tensor.new({batch.examples}, "i32", "data"), 0
+  local offsets, into = batch.offsets:data(), missing:data()
+  for i = 0, batch.examples - 1 do
+    into[i] = math.max(0, padded - (offsets[i + 1] - offsets[i]))
+    most = math.max(most, into[i])
+  end
+  return missing, most
+end
+
+--- @tparam table batch `ids`, `offsets`, `examples`
 -- @treturn tensor logits [sequences x classes], of two classes [sequences x 1]
 function M.Classifier:forward(batch)
-  local _, last = self.lstm(self.embed(batch.ids), batch.offsets)
+  local x, _, last = self.embed(batch.ids), nil, nil
+  local missing, most = padding_of(batch, self.padded)
+  if most > 0 then
+    local padding = self.embed(octet.tensor.zeros({most}, "i32"))   -- octet.data.words.PAD
+    _, last = self.lstm:behind(padding, missing, x, batch.offsets)
+  else
+    _, last = self.lstm(x, batch.offsets)
+  end
   return self.out(self.drop(last))
 end
 

@@ -91,7 +91,7 @@ end
 
 local function load_data(o)
   if o.task == "sms" then return octet.data.sms.load {data = o.data} end
-  if o.task == "imdb" then return octet.data.imdb.load {data = o.data, pad = not o.packed} end
+  if o.task == "imdb" then return octet.data.imdb.load {data = o.data} end
   return octet.data.own_table.load {data = o.data, text_column = o.text_column,
     label_column = o.label_column}
 end
@@ -117,6 +117,7 @@ local function classify(options, run)
     words = octet.data.words.FIRST + facts.words, embedding = o.embedding, hidden = o.hidden,
     layers = o.layers, bidirectional = o.bidirectional, dropout = o.dropout,
     dropout_last = o.dropout_last, forget_bias = o.forget_bias, classes = task.classes,
+    padded = o.task == "imdb" and not o.packed and octet.data.imdb.LENGTH or nil,
   }
   local optimizer = octet.optim[o.optim](model:parameters(), {lr = o.lr, format = o.format})
 

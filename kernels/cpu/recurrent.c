@@ -435,9 +435,9 @@ static void order_w_ih(layer *l, int d)
     if (shape->bf16) KERNEL(round_bf16)((uint16_t *)l->w_ih[d], ordered, n);
 }
 
-int KERNEL(recurrent)(float *y, float *h_n, float *c_n, float *gates, float *cells, const float *x,
-                      const float *h_0, const float *c_0, const oct_recurrent_weights *weights,
-                      const oct_recurrent_shape *shape)
+int KERNEL(recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, float *cells,
+                      const float *x, const float *h_0, const float *c_0,
+                      const oct_recurrent_weights *weights, const oct_recurrent_shape *shape)
 {
     layer l;
     size_t bytes;
@@ -454,6 +454,7 @@ int KERNEL(recurrent)(float *y, float *h_n, float *c_n, float *gates, float *cel
         load_states(k->factors[1], states_of(h_0, shape, d), k, shape->bf16);
         load_states(k->carry, states_of(gru ? h_0 : c_0, shape, d), k, 0);
         k->y = y + d * hidden;
+        k->c = c ? c + d * hidden : NULL;
         k->y_row = directions * hidden;
     }
     int status = 0;
@@ -586,6 +587,7 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
         k->y = (float *)y + d * hidden;
         k->y_row = directions * hidden;
         k->dy = g->dy ? g->dy + d * hidden : NULL;
+        k->dc_of_each = g->dc ? g->dc + d * hidden : NULL;
     }
     int status = 0;
     for (int64_t round = 0; round < l.chunks && status == 0; round++) {

@@ -21,10 +21,10 @@ typedef struct walk {
     float *factors[2];             /* h as the product takes it: read and written in turns */
     int turn;                      /* which of them is read next */
     float *carry;                  /* c of an LSTM, h of a GRU */
-    float *y;                      /* this direction's columns */
+    float *y, *c;                  /* this direction's columns; c may be NULL */
     int64_t y_row;
     /* On the way back. */
-    const float *dy;               /* NULL for zeros */
+    const float *dy, *dc_of_each;  /* likewise; NULL for zeros */
     const float *cells;
     float *start;                  /* c before the first token */
     float *dh, *dc;                /* handed back from the step behind */
@@ -61,6 +61,21 @@ INLINE int64_t units_from(const walk *k, int64_t unit)
     return left > LANES ? LANES : left > 0 ? left : 0;
 }
 
+/* A vector of a row's units in tensors of y's shape. */
+INLINE void store_units(const walk *k, float *y, const step *s, int64_t row, int64_t unit, vf x)
+{
+    float *at = y + token_of(k, s->t, row) * k->y_row + unit;
+    const int64_t count = units_from(k, unit);
+    if (count == LANES) vf_store(at, x);
+    else vf_store_first(at, x, count);
+}
+INLINE vf load_units(const walk *k, const float *y, const step *s, int64_t row, int64_t unit)
+{
+    const float *at = y + token_of(k, s->t, row) * k->y_row + unit;
+    const int64_t count = units_from(k, unit);
+    return count == LANES ? vf_load(at) : vf_load_first(at, count);
+}
+
 /* ---- forward --------------------------------------------------------------------------------- */
 
 INLINE void finish_cell(const walk *k, const step *s, int64_t row, int64_t unit, vf *sum, int cell)
@@ -87,10 +102,8 @@ INLINE void finish_cell(const walk *k, const step *s, int64_t row, int64_t unit,
     for (int v = 0; v < SLOTS; v++) vf_store(gates + v * OCT_RECURRENT_BLOCK, slots[v]);
     vf_store(carry, state);
     vf_store(k->factors[!k->turn] + row * k->width + unit, as_factor(h, k->shape->bf16));
-    float *y = k->y + token_of(k, s->t, row) * k->y_row + unit;
-    const int64_t count = units_from(k, unit);
-    if (count == LANES) vf_store(y, h);
-    else vf_store_first(y, h, count);
+    store_units(k, k->y, s, row, unit, h);
+    if (k->c) store_units(k, k->c, s, row, unit, state);
 }
 
 /* `rows` and `cell` are constants: everything unrolls into registers. */
@@ -159,11 +172,7 @@ INLINE void cell_back(const walk *k, const step *s, int64_t row, int64_t unit, i
 #pragma GCC unroll 4
     for (int v = 0; v < SLOTS; v++) g[v] = vf_load(gates + v * OCT_RECURRENT_BLOCK);
     vf dh = vf_load(k->dh + at);
-    if (k->dy) {
-        const float *dy = k->dy + token_of(k, s->t, row) * k->y_row + unit;
-        const int64_t count = units_from(k, unit);
-        dh += count == LANES ? vf_load(dy) : vf_load_first(dy, count);
-    }
+    if (k->dy) dh += load_units(k, k->dy, s, row, unit);
     if (cell == OCT_LSTM) {
         /* The sequence's cells one step before in its own direction. */
         const int32_t *first = k->shape->first;
@@ -174,6 +183,7 @@ INLINE void cell_back(const walk *k, const step *s, int64_t row, int64_t unit, i
         const vf c = vf_load(k->cells + (first[s->t] + row) * width + unit);
         const vf squashed = vf_tanh(c);
         vf dc = vf_load(k->dc + at);
+        if (k->dc_of_each) dc += load_units(k, k->dc_of_each, s, row, unit);
         dc = vf_fma(dh * g[3], 1.0f - squashed * squashed, dc);
         d[0] = dc * g[2] * (g[0] * (1.0f - g[0]));
         d[1] = dc * vf_load(before) * (g[1] * (1.0f - g[1]));

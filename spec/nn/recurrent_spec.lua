@@ -163,6 +163,55 @@ for _, kind in ipairs(KINDS) do
       end
     end)
 
+    it("gives behind a shared prefix what the whole sequences give", function()
+      check.everywhere(function(isa)
+        octet.seed(1)
+        local layer = nn[kind](5, 18, {layers = 2})
+        local prefix = random({6, 5}, 3):parameter_()
+        local counts, lengths = {2, 0, 6, 2, 5}, {1, 3, 2, 7, 4}
+        local x = random({17, 5}, 4):parameter_()
+        local function results(run)
+          local found = octet.scope(function()
+            local last, state = run()
+            local loss = (last * random({5, 18}, 6)):sum()
+            local values = {last = last:totable()}
+            for part, t in pairs(state) do
+              values[part] = t:totable()
+              loss = loss + (t * random({2, 5, 18}, 7)):sum()
+            end
+            loss:backward()
+            return values
+          end)
+          local leaves = {x = x, prefix = prefix}
+          for _, p in ipairs(layer:parameters()) do leaves[p.name] = p.tensor end
+          for name, leaf in pairs(leaves) do
+            found["gradient of " .. name] = leaf:grad():totable()
+            leaf:zero_grad()
+          end
+          return found
+        end
+        local whole = results(function()
+          local rows, whole_lengths, first = {}, {}, 1
+          for s, count in ipairs(counts) do
+            if count > 0 then rows[#rows + 1] = prefix:rows(1, count) end
+            rows[#rows + 1] = x:rows(first, lengths[s])
+            first = first + lengths[s]
+            whole_lengths[s] = count + lengths[s]
+          end
+          local _, last, state = layer(tensor.cat(rows), whole_lengths)
+          return last, state
+        end)
+        local shared = results(function()
+          local y, last, state = layer:behind(prefix, tensor.from(counts, {5}, "i32"), x, lengths)
+          assert.same({17, 18}, y:shape())
+          return last, state
+        end)
+        for name, values in pairs(whole) do
+          check.near(shared[name], values, 2e-6, name .. ", " .. isa)
+        end
+      end)
+    end)
+
     it("passes no gradient into a stretch whose state was detached", function()
       octet.seed(1)
       local layer = nn[kind](5, 6)
@@ -294,6 +343,16 @@ for _, kind in ipairs(KINDS) do
       end)
       fails("h_0 is %[1 x 2 x 3%], expected %[1 x 1 x 3%]", function()
         layer(x, {6}, {h = random({2, 2, 3}, 1)})
+      end)
+      fails("behind: one direction expected", function()
+        local both = nn[kind](4, 3, {bidirectional = true})
+        both:behind(x, tensor.from({1}, {1}, "i32"), x, {6})
+      end)
+      fails("behind: 2 counts, but 1 sequences", function()
+        layer:behind(x, tensor.from({1, 1}, {2}, "i32"), x, {6})
+      end)
+      fails("id 7 at place 1, expected 0 to 6", function()
+        layer:behind(x, tensor.from({7}, {1}, "i32"), x, {6})
       end)
       fails("0 layers with dropout 0", function() nn[kind](4, 3, {layers = 0}) end)
       fails("1.5 layers", function() nn[kind](4, 3, {layers = 1.5}) end)

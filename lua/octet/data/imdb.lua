@@ -13,6 +13,7 @@ local words = require "octet.data.words"
 local M = {}
 
 M.FILES = {"train.tsv", "test.tsv"}
+M.LENGTH = 500
 M.TASK = {name = "imdb", title = "IMDB reviews", classes = 2, metrics = {"accuracy"},
   label_names = {"negative", "positive"}}
 
@@ -54,7 +55,7 @@ function M.words_of(text)
 end
 
 --- Find, read and encode the reviews.
--- @tparam table options `data`: a folder to look in first; `pad`: to 500 on the left
+-- @tparam table options `data`: a folder to look in first
 -- @treturn table as of octet.data.words.load
 function M.load(options)
   local folder, looked = places.find(options.data, {"imdb", ""}, M.FILES)
@@ -79,7 +80,7 @@ function M.load(options)
       return (parts[2]:cell(row - first, "text"))
     end,
     words_of = M.words_of, labels = labels, names = M.TASK.label_names, dev = 0.25, most = 1000,
-    unknown = false, length = 500, pad = options.pad,
+    unknown = false, length = M.LENGTH,
   }
 end
 

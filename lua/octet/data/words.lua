@@ -86,15 +86,15 @@ end
 -- @tparam table corpus
 -- @tparam {string,...} vocabulary
 -- @tparam table o `unknown = false`: words that the vocabulary lacks are left out; `length`: of a
--- row at most; `pad`: shorter rows are filled up to `length` on the left
+-- row at most
 -- @treturn table `ids` (int32_t[tokens]) and `offsets` (int64_t[rows + 1]), for a data set
 function M.encode(corpus, vocabulary, o)
   local id_of, by_number = {}, ffi.new("int32_t[?]", #corpus.words + 1)
   for i, word in ipairs(vocabulary) do id_of[word] = M.FIRST + i - 1 end
   for number, word in ipairs(corpus.words) do by_number[number] = id_of[word] or M.UNKNOWN end
   local length, rows = o.length or math.huge, corpus.rows
-  local most = o.pad and rows * length or tonumber(corpus.offsets[rows]) + rows
-  local ids, offsets, used = ffi.new("int32_t[?]", most), ffi.new("int64_t[?]", rows + 1), 0
+  local ids = ffi.new("int32_t[?]", tonumber(corpus.offsets[rows]) + rows)
+  local offsets, used = ffi.new("int64_t[?]", rows + 1), 0
   for row = 0, rows - 1 do
     local first = used
     for at = tonumber(corpus.offsets[row]), tonumber(corpus.offsets[row + 1]) - 1 do
@@ -107,12 +107,6 @@ function M.encode(corpus, vocabulary, o)
     if used == first then
       ids[used] = M.UNKNOWN
       used = used + 1
-    end
-    local missing = o.pad and length - (used - first) or 0
-    if missing > 0 then
-      for at = used - 1, first, -1 do ids[at + missing] = ids[at] end
-      ffi.fill(ids + first, 4 * missing)
-      used = used + missing
     end
     offsets[row + 1] = used
   end
@@ -128,8 +122,8 @@ end
 
 --- A classification task's data sets from texts and labels: split, vocabulary, ids.
 -- @tparam table o `rows`, `text_of(row)`, `words_of(text)`; `labels` (int32_t[rows]) and `names` of
--- the classes; `dev`: the part held back; `least`, `most`: of the vocabulary; `unknown`, `length`,
--- `pad`: of the ids; `task`, `folder`
+-- the classes; `dev`: the part held back; `least`, `most`: of the vocabulary; `unknown`, `length`:
+-- of the ids; `task`, `folder`
 -- @treturn table task, train, dev, folder, vocabulary
 function M.load(o)
   local Dataset = require "octet.data.dataset"

@@ -2,13 +2,14 @@
 -- @module octet.nn.recurrent
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local functional = require "octet.nn.functional"
 local module = require "octet.nn.module"
 local tensor = require "octet.tensor"
 
 local C, call = binding.C, binding.call
 local M = {}
 
-local outs = ffi.new "oct_tensor *[3]"
+local outs = ffi.new "oct_tensor *[4]"
 local weights_in = ffi.new "oct_tensor *[8]"
 
 local function own(t) return ffi.gc(t, C.oct_tensor_free) end
@@ -89,43 +90,90 @@ local function init(self, gates, inputs, hidden, options)
   end
 end
 
---- Layer by layer. run(x, offsets, layer, p) gives y and the layer's states, h first.
-local function forward(self, x, sequences, state, parts)
+--- One layer.
+-- @tparam table initial what of `parts` each sequence starts with
+-- @tparam[opt] boolean with_each an LSTM's cells behind every token, too
+-- @treturn table y; h and c behind each sequence; with_each: c_of_each, as y
+local function run_layer(self, layer, x, offsets, initial, with_each)
+  for i, name in ipairs(self.names[layer]) do weights_in[i - 1] = self[name] end
+  local p = layer > 1 and self.training and self.dropout or 0
+  local lstm, d = #self.parts == 2, self.directions
+  if lstm then
+    call(C.oct_lstm, outs, outs + 1, outs + 2, with_each and outs + 3 or nil, x, offsets, initial.h,
+      initial.c, weights_in, d, p)
+  else
+    call(C.oct_gru, outs, outs + 1, x, offsets, initial.h, weights_in, d, p)
+  end
+  return {y = own(outs[0]), h = own(outs[1]), c = lstm and own(outs[2]) or nil,
+    c_of_each = lstm and with_each and own(outs[3]) or nil}
+end
+
+--- Layer by layer. initial_of(layer) gives what the layer's sequences start with.
+local function forward(self, x, sequences, initial_of)
   local offsets = to_offsets(self.class_name, x, sequences)
   local shape = x:shape()
   if #shape == 3 then x = x:reshape(-1, shape[3]) end
   local d, finals, h = self.directions, {}, nil
-  for i = 1, #parts do finals[i] = {} end
+  for _, part in ipairs(self.parts) do finals[part] = {} end
   for layer = 1, self.layers do
-    for i, name in ipairs(self.names[layer]) do weights_in[i - 1] = self[name] end
-    local p = layer > 1 and self.training and self.dropout or 0
-    local initial = {}
-    for i, part in ipairs(parts) do
-      local given = state and state[part]
-      if given and given:size(1) ~= self.layers * d then
-        error(("%s: state.%s is [%s], expected [%d x sequences x %d]"):format(self.class_name, part,
-          table.concat(given:shape(), " x "), self.layers * d, self.hidden), 3)
-      end
-      initial[i] = given and given:rows((layer - 1) * d + 1, d)
-    end
-    if #parts == 2 then
-      call(C.oct_lstm, outs, outs + 1, outs + 2, x, offsets, initial[1], initial[2], weights_in, d,
-        p)
-    else
-      call(C.oct_gru, outs, outs + 1, x, offsets, initial[1], weights_in, d, p)
-    end
-    x = own(outs[0])
-    for i = 1, #parts do finals[i][layer] = own(outs[i]) end
-    h = finals[1][layer]
+    local out = run_layer(self, layer, x, offsets, initial_of(layer))
+    for part, list in pairs(finals) do list[layer] = out[part] end
+    x, h = out.y, out.h
   end
   local last = d == 1 and h:reshape(h:size(2), self.hidden)
     or h:transpose(1, 2):reshape(h:size(2), d * self.hidden)
   local final = {}
-  for i, part in ipairs(parts) do
-    final[part] = self.layers == 1 and finals[i][1] or tensor.cat(finals[i])
+  for part, list in pairs(finals) do
+    final[part] = self.layers == 1 and list[1] or tensor.cat(list)
   end
   if #shape == 3 then x = x:reshape(shape[1], shape[2], d * self.hidden) end
   return x, last, final
+end
+
+local function forward_from(self, x, sequences, state)
+  local d = self.directions
+  for _, part in ipairs(self.parts) do
+    local given = state and state[part]
+    if given and given:size(1) ~= self.layers * d then
+      error(("%s: state.%s is [%s], expected [%d x sequences x %d]"):format(self.class_name, part,
+        table.concat(given:shape(), " x "), self.layers * d, self.hidden), 3)
+    end
+  end
+  return forward(self, x, sequences, function(layer)
+    local initial = {}
+    for _, part in ipairs(self.parts) do
+      local given = state and state[part]
+      initial[part] = given and given:rows((layer - 1) * d + 1, d)
+    end
+    return initial
+  end)
+end
+
+--- The prefix is a sequence of its own, walked a layer ahead; its states at the places where the
+-- others leave it are what those start with, and their gradients meet there on the way back.
+local function forward_behind(self, prefix, counts, x, sequences)
+  if self.directions > 1 then
+    error(("%s: behind: one direction expected; the other has no prefix"):format(self.class_name),
+      3)
+  end
+  sequences = to_offsets(self.class_name, x, sequences)
+  if counts:size() ~= sequences:size() - 1 then
+    error(("%s: behind: %d counts, but %d sequences"):format(self.class_name, counts:size(),
+      sequences:size() - 1), 3)
+  end
+  local steps = prefix:size(1)
+  local offsets, none = offsets_of(function() return steps end, 1), tensor.zeros({1, self.hidden})
+  return forward(self, x, sequences, function(layer)
+    local out = run_layer(self, layer, prefix, offsets, {}, true)
+    prefix = out.y
+    local initial, of_each = {}, {h = out.y, c = out.c_of_each}
+    for _, part in ipairs(self.parts) do
+      -- Row k is the state behind k tokens of the prefix.
+      local behind = tensor.cat {none, of_each[part]}
+      initial[part] = functional.embedding(behind, counts):reshape(1, -1, self.hidden)
+    end
+    return initial
+  end)
 end
 
 -- ---- LSTM --------------------------------------------------------------------------------------
@@ -143,6 +191,7 @@ end
 -- layer, in training; `bias = false`; `forget_bias`: what the two biases of the forget gate come to
 -- at the start (1 in Jozefowicz et al. 2015)
 M.LSTM = module.class "LSTM"
+M.LSTM.parts = {"h", "c"}   -- of a state
 
 function M.LSTM:init(inputs, hidden, options)
   init(self, 4, inputs, hidden, options)
@@ -167,7 +216,21 @@ end
 -- @treturn tensor [sequences x directions * hidden]: h of the last layer behind each sequence
 -- @treturn table the state behind each sequence, as `state`
 function M.LSTM:forward(x, sequences, state)
-  return forward(self, x, sequences, state, {"h", "c"})
+  return forward_from(self, x, sequences, state)
+end
+
+--- Sequences that stand behind one prefix, each behind as many of its first tokens as it says, as
+-- texts padded on the left do: the prefix is walked once for all of them, and the result is that
+-- of each whole sequence. (Dropout between the layers drops the same of the prefix for all.)
+--
+--     local y, last = lstm:behind(padding, counts, x, offsets)
+-- @tparam tensor prefix [steps x inputs]
+-- @tparam tensor counts i32 [sequences], 0 to steps each
+-- @tparam tensor x [tokens x inputs]: what follows
+-- @tparam[opt] tensor|{number,...} sequences of x, as above
+-- @return as `forward`: y of x's tokens, the last states, the state
+function M.LSTM:behind(prefix, counts, x, sequences)
+  return forward_behind(self, prefix, counts, x, sequences)
 end
 
 -- ---- GRU ---------------------------------------------------------------------------------------
@@ -179,6 +242,7 @@ end
 -- @tparam number hidden
 -- @tparam[opt] table options as of an LSTM, without `forget_bias`
 M.GRU = module.class "GRU"
+M.GRU.parts = {"h"}
 
 function M.GRU:init(inputs, hidden, options)
   init(self, 3, inputs, hidden, options)
@@ -186,7 +250,12 @@ end
 
 --- As an LSTM's; `state` has h alone.
 function M.GRU:forward(x, sequences, state)
-  return forward(self, x, sequences, state, {"h"})
+  return forward_from(self, x, sequences, state)
+end
+
+--- As an LSTM's.
+function M.GRU:behind(prefix, counts, x, sequences)
+  return forward_behind(self, prefix, counts, x, sequences)
 end
 
 --- A state to start the next stretch of the same sequences from: no gradient passes, and it lives
