@@ -12,7 +12,7 @@ local M = {}
 --- @function Classifier
 -- @tparam table o `words`: rows of the embedding, `embedding`: its width; `hidden`, `layers`,
 -- `bidirectional`, `dropout` (between layers), `forget_bias`: of the LSTM; `dropout_last`: of its
--- last state; `classes`: 2 make one logit; `padded`: tokens to which texts count as padded, nil: none
+-- last state; `classes`: 2 make one logit; `padded`: tokens that texts count as padded to
 M.Classifier = nn.module "LstmClassifier"
 
 function M.Classifier:init(o)
@@ -36,18 +36,24 @@ local function padding_of(batch, padded)
   return missing, most
 end
 
---- @tparam table batch `ids`, `offsets`, `examples`
--- @treturn tensor logits [sequences x classes], of two classes [sequences x 1]
-function M.Classifier:forward(batch)
-  local x, _, last = self.embed(batch.ids), nil, nil
+--- What the LSTM comes to behind each text.
+local function last_states(self, batch)
+  local x = self.embed(batch.ids)
   local missing, most = padding_of(batch, self.padded)
+  local _, last
   if most > 0 then
-    local padding = self.embed(octet.tensor.zeros({most}, "i32"))   -- octet.data.words.PAD
-    _, last = self.lstm:behind(padding, missing, x, batch.offsets)
+    local padding = octet.tensor.full({most}, octet.data.words.PAD, "i32")
+    _, last = self.lstm:behind(self.embed(padding), missing, x, batch.offsets)
   else
     _, last = self.lstm(x, batch.offsets)
   end
-  return self.out(self.drop(last))
+  return last
+end
+
+--- @tparam table batch `ids`, `offsets`, `examples`
+-- @treturn tensor logits [sequences x classes], of two classes [sequences x 1]
+function M.Classifier:forward(batch)
+  return self.out(self.drop(last_states(self, batch)))
 end
 
 --- Mean loss of logits with a batch's labels.

@@ -19,7 +19,7 @@ local function run(o, texts)
     local batch = {ids = tensor.from(ids, {#ids}, "i32"), examples = #texts,
       offsets = tensor.from(offsets, {#offsets}, "i32"),
       labels = tensor.from({1, 0, 1}, {#texts}, "i32")}
-    local logits = model(batch)
+    local logits = model(batch):keep()
     lstm.loss(logits, batch):backward()
     found.logits = logits:totable()
   end)
