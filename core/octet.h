@@ -183,6 +183,9 @@ int oct_softmax(oct_tensor **out, oct_tensor *x, int log);
 int oct_dropout(oct_tensor **out, oct_tensor *x, float p);
 /* y[... x width] = table[rows x width] at ids[...] (i32, 0-based). An id outside is an error. */
 int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids);
+/* The different numbers of ids (i32) as they first appear, and for each id its number's place among
+ * them, from 0: ids[i] = values[places[i]]. */
+int oct_distinct(oct_tensor **values, oct_tensor **places, oct_tensor *ids);
 /* Mean over the rows of -log softmax(logits[rows x classes])[label]; labels i32[rows], 0-based;
  * rows labelled `ignore` do not count. */
 int oct_cross_entropy(oct_tensor **out, oct_tensor *logits, oct_tensor *labels, int32_t ignore);
@@ -200,15 +203,17 @@ int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets);
  * sequences, in one direction or both: y[tokens x directions hidden]; h_n and c_n, the states
  * behind each sequence's last step, [directions x sequences x hidden], as are h_0 and c_0, which
  * may be NULL for zeros. c[tokens x directions hidden], the cells behind every step as y is the
- * state, is made where it is not NULL. x[tokens x inputs], dropped out with probability p. weights: for each
+ * state, is made where it is not NULL. x[tokens x inputs], dropped out with probability p; or where rows
+ * i32[tokens] is given, x[n x inputs] and each token a row of it, as words of a text are: a product
+ * is made once a row (p must be 0). weights: for each
  * direction w_ih [gates hidden x inputs], w_hh [gates hidden x hidden], b_ih and b_hh [gates
  * hidden], which may be NULL. Gates and formulas are PyTorch's: i f g o; r z n, r applied behind
  * the product. */
 int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor **c, oct_tensor *x,
-             oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0, oct_tensor **weights,
-             int64_t directions, float p);
-int oct_gru(oct_tensor **y, oct_tensor **h_n, oct_tensor *x, oct_tensor *offsets, oct_tensor *h_0,
-            oct_tensor **weights, int64_t directions, float p);
+             oct_tensor *rows, oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0,
+             oct_tensor **weights, int64_t directions, float p);
+int oct_gru(oct_tensor **y, oct_tensor **h_n, oct_tensor *x, oct_tensor *rows, oct_tensor *offsets,
+            oct_tensor *h_0, oct_tensor **weights, int64_t directions, float p);
 /* 1 where every element is finite. */
 int oct_all_finite(int *finite, oct_tensor *x);
 

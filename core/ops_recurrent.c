@@ -12,7 +12,7 @@ enum { X, H_0, C_0, WEIGHTS };
 enum { W_IH, W_HH, B_IH, B_HH, WEIGHTS_EACH };
 enum { MOST_INPUTS = WEIGHTS + 2 * WEIGHTS_EACH };
 /* Saved, and integers. */
-enum { ORDER, GATES, CELLS };
+enum { ORDER, GATES, CELLS, ROWS };
 enum { CELL, IN_BF16, SEQUENCES, STEPS };
 
 /* ---- the order of the walk ------------------------------------------------------------------- */
@@ -50,13 +50,20 @@ static oct_tensor *walk_order(const int32_t *offsets, int64_t sequences, int64_t
     return made;
 }
 
+static int64_t tokens_of(const oct_tensor *x, const oct_tensor *rows)
+{
+    return rows ? rows->size : x->shape[0];
+}
+
 static oct_recurrent_shape shape_of(int cell, int bf16, const oct_tensor *x, const oct_tensor *w_hh,
-                                    const oct_tensor *order, int64_t sequences, int64_t steps,
-                                    int64_t directions, oct_dropout_mask mask)
+                                    const oct_tensor *rows, const oct_tensor *order,
+                                    int64_t sequences, int64_t steps, int64_t directions,
+                                    oct_dropout_mask mask)
 {
     const int32_t *at = oct_i32(order);
     return (oct_recurrent_shape){
-        .cell = cell, .bf16 = bf16, .tokens = x->shape[0], .sequences = sequences, .steps = steps,
+        .cell = cell, .bf16 = bf16, .tokens = tokens_of(x, rows), .sequences = sequences,
+        .steps = steps, .rows = rows ? oct_i32(rows) : NULL, .x_rows = x->shape[0],
         .inputs = x->shape[1], .hidden = w_hh->shape[1], .directions = directions, .order = at,
         .begin = at + sequences, .first = at + 2 * sequences, .dropout = mask,
         .dropout_stride = (x->shape[1] + 7) / 8 * 8,
@@ -84,8 +91,8 @@ static int recurrent_step(oct_node *node)
     oct_dropout_mask mask = {node->numbers[0], node->random_seed, node->random_offset};
     oct_recurrent_shape shape = shape_of(
         (int)node->integers[CELL], (int)node->integers[IN_BF16], inputs[X],
-        inputs[WEIGHTS + W_HH], node->saved[ORDER], node->integers[SEQUENCES],
-        node->integers[STEPS], directions, mask);
+        inputs[WEIGHTS + W_HH], node->saved[ROWS], node->saved[ORDER],
+        node->integers[SEQUENCES], node->integers[STEPS], directions, mask);
     oct_recurrent_weights weights[2];
     weights_of(weights, inputs, directions);
     oct_recurrent_gradients g = {
@@ -146,8 +153,21 @@ static int check_state(const char *op, const char *name, const oct_tensor *state
                     (long long)hidden);
 }
 
-static int check_recurrent(int cell, oct_tensor *const *inputs, const oct_tensor *offsets,
-                           int64_t directions, float p, int64_t *steps)
+static int check_rows(const char *op, const oct_tensor *x, const oct_tensor *rows, float p)
+{
+    if (!rows) return 0;
+    OCT_TRY(oct_check(rows, op, "rows", OCT_I32));
+    if (p > 0.0f) return oct_fail("%s: dropout of x goes with a row for each token", op);
+    const int32_t *at = oct_i32(rows);
+    for (int64_t t = 0; t < rows->size; t++)
+        if (at[t] < 0 || at[t] >= x->shape[0])
+            return oct_fail("%s: token %lld is row %d of x, expected 0 to %lld", op,
+                            (long long)t + 1, at[t], (long long)x->shape[0] - 1);
+    return 0;
+}
+
+static int check_recurrent(int cell, oct_tensor *const *inputs, const oct_tensor *rows,
+                           const oct_tensor *offsets, int64_t directions, float p, int64_t *steps)
 {
     const char *op = cell_name(cell);
     const oct_tensor *x = inputs[X], *w_hh = inputs[WEIGHTS + W_HH];
@@ -161,7 +181,8 @@ static int check_recurrent(int cell, oct_tensor *const *inputs, const oct_tensor
     for (int64_t d = 0; d < directions; d++)
         OCT_TRY(check_weights(op, inputs + WEIGHTS + d * WEIGHTS_EACH, gates, x->shape[1],
                               hidden));
-    OCT_TRY(oct_check_offsets(op, offsets, x->shape[0], steps));
+    OCT_TRY(check_rows(op, x, rows, p));
+    OCT_TRY(oct_check_offsets(op, offsets, tokens_of(x, rows), steps));
     OCT_TRY(check_state(op, "h_0", inputs[H_0], directions, offsets->size - 1, hidden));
     OCT_TRY(check_state(op, "c_0", inputs[C_0], directions, offsets->size - 1, hidden));
     if (!(p >= 0.0f && p < 1.0f)) return oct_fail("%s: p must be at least 0 and below 1", op);
@@ -187,11 +208,11 @@ static void release_results(results *r)
     *r = (results){0};
 }
 
-static int make_results(results *r, int cell, int with_c, int records, const oct_tensor *x,
+static int make_results(results *r, int cell, int with_c, int records, int64_t tokens,
                         const oct_tensor *offsets, int64_t hidden, int64_t directions,
                         int64_t steps)
 {
-    const int64_t tokens = x->shape[0], sequences = offsets->size - 1;
+    const int64_t sequences = offsets->size - 1;
     const int64_t width = oct_recurrent_width(hidden);
     const int64_t y[] = {tokens, directions * hidden}, state[] = {directions, sequences, hidden};
     const int64_t gates[] = {directions, tokens, 4 * width}, cells[] = {directions, tokens, width};
@@ -207,7 +228,7 @@ static int make_results(results *r, int cell, int with_c, int records, const oct
     return made ? 0 : -1;
 }
 
-static int record(const results *r, oct_tensor *const *inputs, int64_t count,
+static int record(const results *r, oct_tensor *const *inputs, int64_t count, oct_tensor *rows,
                   const oct_recurrent_shape *shape)
 {
     oct_node *node = oct_tape_add(recurrent_step, r->y, inputs, count);
@@ -218,6 +239,7 @@ static int record(const results *r, oct_tensor *const *inputs, int64_t count,
     node->saved[ORDER] = oct_tensor_retain(r->order);
     node->saved[GATES] = oct_tensor_retain(r->gates);
     node->saved[CELLS] = oct_tensor_retain(r->cells);
+    node->saved[ROWS] = oct_tensor_retain(rows);
     node->integers[CELL] = shape->cell;
     node->integers[IN_BF16] = shape->bf16;
     node->integers[SEQUENCES] = shape->sequences;
@@ -228,9 +250,9 @@ static int record(const results *r, oct_tensor *const *inputs, int64_t count,
     return 0;
 }
 
-static int recurrent(results *r, int cell, int with_c, oct_tensor *x, oct_tensor *offsets,
-                     oct_tensor *h_0, oct_tensor *c_0, oct_tensor **given, int64_t directions,
-                     float p)
+static int recurrent(results *r, int cell, int with_c, oct_tensor *x, oct_tensor *rows,
+                     oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0, oct_tensor **given,
+                     int64_t directions, float p)
 {
     oct_tensor *inputs[MOST_INPUTS] = {x, h_0, c_0};
     const int64_t count = WEIGHTS + directions * WEIGHTS_EACH;
@@ -239,17 +261,18 @@ static int recurrent(results *r, int cell, int with_c, oct_tensor *x, oct_tensor
         return oct_fail("%s: %lld directions, expected 1 or 2", cell_name(cell),
                         (long long)directions);
     memcpy(inputs + WEIGHTS, given, (size_t)(directions * WEIGHTS_EACH) * sizeof *given);
-    OCT_TRY(check_recurrent(cell, inputs, offsets, directions, p, &steps));
+    OCT_TRY(check_recurrent(cell, inputs, rows, offsets, directions, p, &steps));
     const oct_tensor *w_hh = inputs[WEIGHTS + W_HH];
     const int records = oct_records(inputs, count);
     int precision;
     oct_precision(&precision);
-    OCT_TRY(make_results(r, cell, with_c, records, x, offsets, w_hh->shape[1], directions, steps));
+    OCT_TRY(make_results(r, cell, with_c, records, tokens_of(x, rows), offsets, w_hh->shape[1],
+                         directions, steps));
     oct_dropout_mask mask = {p, oct_random_seed(), 0};
     if (p > 0.0f)
         mask.offset = oct_random_take(OCT_STREAM_DROPOUT,
                                       (uint64_t)(x->shape[0] * ((x->shape[1] + 7) / 8)));
-    const oct_recurrent_shape shape = shape_of(cell, precision == OCT_BF16, x, w_hh, r->order,
+    const oct_recurrent_shape shape = shape_of(cell, precision == OCT_BF16, x, w_hh, rows, r->order,
                                                offsets->size - 1, steps, directions, mask);
     oct_recurrent_weights weights[2];
     weights_of(weights, inputs, directions);
@@ -257,15 +280,15 @@ static int recurrent(results *r, int cell, int with_c, oct_tensor *x, oct_tensor
         oct_f32(r->y), f32_or_null(r->c), oct_f32(r->h_n), f32_or_null(r->c_n),
         f32_or_null(r->gates), f32_or_null(r->cells), oct_f32(x), f32_or_null(h_0),
         f32_or_null(c_0), weights, &shape));
-    return records ? record(r, inputs, count, &shape) : 0;
+    return records ? record(r, inputs, count, rows, &shape) : 0;
 }
 
 int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor **c, oct_tensor *x,
-             oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0, oct_tensor **weights,
-             int64_t directions, float p)
+             oct_tensor *rows, oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0,
+             oct_tensor **weights, int64_t directions, float p)
 {
     results r = {0};
-    int status = recurrent(&r, OCT_LSTM, c != NULL, x, offsets, h_0, c_0, weights, directions, p);
+    int status = recurrent(&r, OCT_LSTM, c != NULL, x, rows, offsets, h_0, c_0, weights, directions, p);
     if (status == 0) {
         *y = oct_tensor_retain(r.y);
         *h_n = oct_tensor_retain(r.h_n);
@@ -276,11 +299,11 @@ int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor **c,
     return status;
 }
 
-int oct_gru(oct_tensor **y, oct_tensor **h_n, oct_tensor *x, oct_tensor *offsets, oct_tensor *h_0,
-            oct_tensor **weights, int64_t directions, float p)
+int oct_gru(oct_tensor **y, oct_tensor **h_n, oct_tensor *x, oct_tensor *rows, oct_tensor *offsets,
+            oct_tensor *h_0, oct_tensor **weights, int64_t directions, float p)
 {
     results r = {0};
-    int status = recurrent(&r, OCT_GRU, 0, x, offsets, h_0, NULL, weights, directions, p);
+    int status = recurrent(&r, OCT_GRU, 0, x, rows, offsets, h_0, NULL, weights, directions, p);
     if (status == 0) {
         *y = oct_tensor_retain(r.y);
         *h_n = oct_tensor_retain(r.h_n);

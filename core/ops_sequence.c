@@ -50,6 +50,45 @@ int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids)
     return 0;
 }
 
+/* Fills places[n] and, from the front, values; slots[room], room a power of two and above n, is a
+ * hash table by linear probing. Returns how many values there are. */
+static int64_t number_ids(int32_t *values, int32_t *places, int32_t *slots, int64_t room,
+                          const int32_t *ids, int64_t n)
+{
+    int64_t count = 0;
+    memset(slots, -1, (size_t)room * sizeof *slots);
+    for (int64_t i = 0; i < n; i++) {
+        /* The high bits of a product with 2^64 over the golden ratio: runs of ids spread evenly. */
+        uint64_t at = ((uint64_t)(uint32_t)ids[i] * 0x9E3779B97F4A7C15u >> 32) & (uint64_t)(room - 1);
+        while (slots[at] >= 0 && values[slots[at]] != ids[i]) at = (at + 1) & (uint64_t)(room - 1);
+        if (slots[at] < 0) {
+            slots[at] = (int32_t)count;
+            values[count++] = ids[i];
+        }
+        places[i] = slots[at];
+    }
+    return count;
+}
+
+int oct_distinct(oct_tensor **values, oct_tensor **places, oct_tensor *ids)
+{
+    OCT_TRY(oct_check(ids, "distinct", "ids", OCT_I32));
+    int64_t room = 2, n = ids->size;
+    while (room < 2 * n) room *= 2;
+    const size_t bytes = (size_t)(room + n) * sizeof(int32_t);
+    int32_t *block = oct_block_new(bytes, OCT_WORKSPACE);
+    if (!block) return -1;
+    oct_tensor *all = oct_tensor_make(OCT_I32, ids->ndim, ids->shape, OCT_ACTIVATIONS);
+    int64_t count = all ? number_ids(block + room, oct_i32(all), block, room, oct_i32(ids), n) : 0;
+    oct_tensor *found = all ? oct_tensor_make(OCT_I32, 1, &count, OCT_ACTIVATIONS) : NULL;
+    if (found) memcpy(oct_i32(found), block + room, (size_t)count * sizeof(int32_t));
+    oct_block_free(block, bytes, OCT_WORKSPACE);
+    if (!found) return oct_tensor_release(all), -1;
+    *values = found;
+    *places = all;
+    return 0;
+}
+
 /* ---- packed sequences ------------------------------------------------------------------------ */
 
 int oct_check_offsets(const char *op, const oct_tensor *offsets, int64_t tokens, int64_t *longest)

@@ -49,7 +49,7 @@ static void node_free(oct_node *node)
 {
     forget_output(node->output);
     for (int i = 0; i < OCT_ALSO; i++) forget_output(node->also[i]);
-    for (int i = 0; i < 3; i++) oct_tensor_release(node->saved[i]);
+    for (int i = 0; i < OCT_SAVED; i++) oct_tensor_release(node->saved[i]);
     for (int64_t i = 0; i < node->count; i++) oct_tensor_release(node->inputs[i]);
     oct_free(node);
 }

@@ -13,13 +13,13 @@ typedef struct oct_node oct_node;
  * node with further outputs, one of their gradients is there (oct_grad_of). */
 typedef int (*oct_backward_step)(oct_node *node);
 
-enum { OCT_ALSO = 3 };
+enum { OCT_ALSO = 3, OCT_SAVED = 4 };
 
 struct oct_node {
     oct_backward_step step;
     oct_tensor *output;
     oct_tensor *also[OCT_ALSO];    /* further outputs; may be NULL */
-    oct_tensor *saved[3];          /* further tensors that the step needs; owned; may be NULL */
+    oct_tensor *saved[OCT_SAVED];  /* further tensors that the step needs; owned; may be NULL */
     int64_t integers[4];
     float numbers[2];
     uint64_t random_seed, random_offset;

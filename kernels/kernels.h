@@ -61,6 +61,9 @@ typedef struct oct_recurrent_shape {
     const int32_t *order;     /* [sequences]: which sequence is walked as which */
     const int32_t *begin;     /* [sequences]: first token of the sequence walked as which */
     const int32_t *first;     /* [steps + 1]: rows before those of step t */
+    const int32_t *rows;      /* [tokens]: which row of x each token is; NULL: each has its own.
+                               * Not together with dropout. */
+    int64_t x_rows;
     oct_dropout_mask dropout; /* of x; element token * stride + column */
     int64_t dropout_stride;   /* inputs, rounded up to a multiple of 8 */
 } oct_recurrent_shape;

@@ -38,14 +38,15 @@ end
 
 --- What the LSTM comes to behind each text.
 local function last_states(self, batch)
-  local x = self.embed(batch.ids)
+  local words, rows = nn.distinct(batch.ids)
+  local x = self.embed(words)
   local missing, most = padding_of(batch, self.padded)
   local _, last
   if most > 0 then
     local padding = octet.tensor.full({most}, octet.data.words.PAD, "i32")
-    _, last = self.lstm:behind(self.embed(padding), missing, x, batch.offsets)
+    _, last = self.lstm:behind(self.embed(padding), missing, x, batch.offsets, rows)
   else
-    _, last = self.lstm(x, batch.offsets)
+    _, last = self.lstm(x, batch.offsets, nil, rows)
   end
   return last
 end

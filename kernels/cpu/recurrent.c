@@ -5,6 +5,10 @@
  * steps are walked; on the way back the steps come first, and then the products for the gradients
  * of x and of the weights. Both directions are walked at once, each in its own order of chunks.
  *
+ * Where tokens share rows of x, what a row adds to the gates is one product for all of its tokens,
+ * before the first chunk; on the way back the gradients of a row's gates are summed over its tokens,
+ * and the products follow the last chunk.
+ *
  * Threads: each direction has its share of them. Where its weights are small, they part its
  * sequences and need not meet within a chunk; where the weights are large, so that each thread had
  * better read a part of them, or the sequences few, they part the units and meet at each step.
@@ -30,6 +34,10 @@ enum { WEIGHTS_FOR_ONE = 1 << 16 };
 void KERNEL(round_bf16)(uint16_t *y, const float *x, int64_t n);
 void KERNEL(dropout)(float *y, const float *x, int64_t n, oct_dropout_mask mask, int accumulate);
 void KERNEL(fill)(float *y, int64_t n, float value);
+void KERNEL(embedding)(float *y, const float *table, const int32_t *ids, int64_t rows,
+                       int64_t width);
+void KERNEL(embedding_backward)(float *dtable, const float *dy, const int32_t *ids, int64_t rows,
+                                int64_t width);
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
 
@@ -87,6 +95,10 @@ typedef struct layer {
     float *ordered;        /* the same before it is rounded; NULL where it is not */
     float *biases[2];      /* [4 width] */
     float *rows, *factors; /* [chunk_rows x inputs]: of x, or of its gradient */
+    /* Where tokens share rows of x. */
+    int32_t *row_of_place; /* [chunk_rows] */
+    float *table[2];       /* [x_rows x 4 width]: of each row the gates, or their gradients */
+    uint16_t *x_factor, *table_factor; /* in bf16: x, and a table of gradients */
     /* Forward. */
     float *gates[2]; /* [chunk_rows x 4 width] where they are not kept */
     /* Back. */
@@ -103,8 +115,14 @@ static void lay_out(layer *l, room *r, int keeps_gates, int backward)
     const int64_t states = shape->sequences * width, chunk = l->chunk_rows;
     const int bf16 = shape->bf16, gru = shape->cell == OCT_GRU;
     l->ends = take(r, l->chunks, sizeof *l->ends);
-    l->rows = take_floats(r, chunk * inputs);
-    l->factors = bf16 ? take(r, chunk * inputs, 2) : l->rows;
+    if (shape->rows) {
+        l->row_of_place = take(r, chunk, sizeof *l->row_of_place);
+        if (bf16) l->x_factor = take(r, shape->x_rows * inputs, 2);
+        if (bf16 && backward) l->table_factor = take(r, shape->x_rows * gates, 2);
+    } else {
+        l->rows = take_floats(r, chunk * inputs);
+        l->factors = bf16 ? take(r, chunk * inputs, 2) : l->rows;
+    }
     l->ordered = bf16 ? take_floats(r, gates * inputs) : NULL;
     if (backward) {
         l->dgates_factor = bf16 ? take(r, chunk * gates, 2) : NULL;
@@ -114,6 +132,7 @@ static void lay_out(layer *l, room *r, int keeps_gates, int backward)
         walk *k = &l->walks[d];
         *k = (walk){.shape = shape, .width = width, .reverse = d};
         l->w_ih[d] = take(r, gates * inputs, bf16 ? 2 : sizeof(float));
+        if (shape->rows) l->table[d] = take_floats(r, shape->x_rows * gates);
         if (!backward) {
             l->biases[d] = take_floats(r, gates);
             k->weights = take_floats(r, packed_forward_floats(shape->cell, shape->hidden));
@@ -404,6 +423,23 @@ static void scatter_dx(const layer *l, const walk *k, float *dx, int add)
     });
 }
 
+/* The rows of x that the chunk's tokens are, by their places. */
+static const int32_t *rows_of_places(layer *l, const walk *k)
+{
+    FOR_CHUNK_ROWS(k, t, row, place,
+                   { l->row_of_place[place] = k->shape->rows[token_of(k, t, row)]; });
+    return l->row_of_place;
+}
+
+/* x as a product takes it, where tokens share its rows. */
+static const void *shared_x(layer *l, const float *x)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    if (!shape->bf16) return x;
+    KERNEL(round_bf16)(l->x_factor, x, shape->x_rows * shape->inputs);
+    return l->x_factor;
+}
+
 /* k->before = h before each token of the chunk: y of the token before it, or h_0. */
 static void gather_before(const layer *l, const walk *k, const float *h_0)
 {
@@ -435,6 +471,32 @@ static void order_w_ih(layer *l, int d)
     if (shape->bf16) KERNEL(round_bf16)((uint16_t *)l->w_ih[d], ordered, n);
 }
 
+/* What the rows of x that tokens share add to their gates. */
+static int fill_tables(layer *l, const float *x)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    const void *factors = shared_x(l, x);
+    for (int d = 0; d < shape->directions; d++)
+        OCT_TRY(oct_product(l->table[d], factors, l->w_ih[d], l->biases[d], shape->x_rows,
+                            SLOTS * l->width, shape->inputs, 0, 1, 0, shape->bf16));
+    return 0;
+}
+
+/* k->gates = what x adds to the gates of the chunk's tokens. */
+static int start_gates(layer *l, int d, const float *x)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    walk *k = &l->walks[d];
+    const int64_t rows = chunk_rows(k), gates = SLOTS * l->width;
+    if (shape->rows) {
+        KERNEL(embedding)(k->gates, l->table[d], rows_of_places(l, k), rows, gates);
+        return 0;
+    }
+    gather_x(l, k, x);
+    return oct_product(k->gates, l->factors, l->w_ih[d], l->biases[d], rows, gates, shape->inputs,
+                       0, 1, 0, shape->bf16);
+}
+
 int KERNEL(recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, float *cells,
                       const float *x, const float *h_0, const float *c_0,
                       const oct_recurrent_weights *weights, const oct_recurrent_shape *shape)
@@ -457,7 +519,7 @@ int KERNEL(recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, 
         k->c = c ? c + d * hidden : NULL;
         k->y_row = directions * hidden;
     }
-    int status = 0;
+    int status = shape->rows ? fill_tables(&l, x) : 0;
     for (int64_t round = 0; round < l.chunks && status == 0; round++) {
         for (int d = 0; d < directions && status == 0; d++) {
             walk *k = &l.walks[d];
@@ -465,9 +527,7 @@ int KERNEL(recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, 
             const int64_t at = d * shape->tokens + shape->first[k->from];
             k->gates = gates ? gates + at * row_floats : l.gates[d];
             k->kept_cells = cells ? cells + at * l.width : NULL;
-            gather_x(&l, k, x);
-            status = oct_product(k->gates, l.factors, l.w_ih[d], l.biases[d], chunk_rows(k),
-                                 row_floats, shape->inputs, 0, 1, 0, shape->bf16);
+            status = start_gates(&l, d, x);
         }
         if (status == 0) walk_chunks(&l, 0);
     }
@@ -526,6 +586,10 @@ static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const
     if (g->dw_hh[d])
         OCT_TRY(
             oct_product(l->dw_hh[d], dgates, before, NULL, depth, l->width, rows, 1, 0, add, bf16));
+    if (shape->rows) {
+        KERNEL(embedding_backward)(l->table[d], k->dgates, rows_of_places(l, k), rows, depth);
+        return 0;
+    }
     if (g->dw_ih[d]) {
         gather_x(l, k, x);
         OCT_TRY(oct_product(l->dw_ih[d], dgates, l->factors, NULL, depth, inputs, rows, 1, 0, add,
@@ -534,6 +598,29 @@ static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const
     if (g->dx) {
         OCT_TRY(oct_product(l->rows, dgates, l->w_ih[d], NULL, rows, inputs, depth, 0, 0, 0, bf16));
         scatter_dx(l, k, g->dx, g->add_x || shape->directions > 1);
+    }
+    return 0;
+}
+
+/* The products behind the last chunk, where tokens share rows of x. */
+static int finish_tables(layer *l, const oct_recurrent_gradients *g, const float *x)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    const int64_t rows = shape->x_rows, depth = SLOTS * l->width, inputs = shape->inputs;
+    const int bf16 = shape->bf16;
+    const void *factors = shared_x(l, x);
+    for (int d = 0; d < shape->directions; d++) {
+        const void *dgates = l->table[d];
+        if (bf16) {
+            KERNEL(round_bf16)(l->table_factor, l->table[d], rows * depth);
+            dgates = l->table_factor;
+        }
+        if (g->dw_ih[d])
+            OCT_TRY(oct_product(l->dw_ih[d], dgates, factors, NULL, depth, inputs, rows, 1, 0, 0,
+                                bf16));
+        if (g->dx)
+            OCT_TRY(oct_product(g->dx, dgates, l->w_ih[d], NULL, rows, inputs, depth, 0, 0,
+                                g->add_x || d > 0, bf16));
     }
     return 0;
 }
@@ -573,10 +660,12 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
     if (!block) return -1;
     const int64_t hidden = shape->hidden;
     const int directions = (int)shape->directions, gru = shape->cell == OCT_GRU;
-    if (g->dx && directions > 1 && !g->add_x) KERNEL(fill)(g->dx, shape->tokens * shape->inputs, 0);
+    if (g->dx && directions > 1 && !g->add_x && !shape->rows)
+        KERNEL(fill)(g->dx, shape->tokens * shape->inputs, 0);
     for (int d = 0; d < directions; d++) {
         walk *k = &l.walks[d];
         order_w_ih(&l, d);
+        if (shape->rows) KERNEL(fill)(l.table[d], shape->x_rows * SLOTS * l.width, 0);
         pack_backward(k->weights, weights[d].w_hh, shape->cell, hidden, shape->bf16);
         load_states(k->dh, states_of(g->dh_n, shape, d), k, 0);
         if (!gru) {
@@ -602,6 +691,7 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
         for (int d = 0; d < directions && status == 0; d++)
             status = finish_chunk(&l, d, g, x, round > 0);
     }
+    if (status == 0 && shape->rows) status = finish_tables(&l, g, x);
     for (int d = 0; d < directions && status == 0; d++) finish_gradients(&l, d, g);
     oct_block_free(block, bytes, OCT_WORKSPACE);
     return status;

@@ -1,9 +1,11 @@
 --- Functions without parameters of their own: losses, attention, dropout, pooling.
 -- @module octet.nn.functional
+local ffi = require "ffi"
 local binding = require "octet.binding"
 local tensor = require "octet.tensor"
 
 local C, call, out, take = binding.C, tensor.call, tensor.out, tensor.take
+local pair = ffi.new "oct_tensor *[2]"
 local M = {}
 
 local ACTIVATIONS = {
@@ -23,6 +25,16 @@ end
 function M.embedding(table, ids)
   call(C.oct_embedding, out, table, ids)
   return take()
+end
+
+--- The different ids (i32 [count], as they first appear), and for each of `ids` the place of its
+-- own among them, from 0: what is to be known of every word of a batch is computed once a word.
+-- @tparam tensor ids i32
+-- @treturn tensor i32 [count]
+-- @treturn tensor i32, of the shape of `ids`
+function M.distinct(ids)
+  call(C.oct_distinct, pair, pair + 1, ids)
+  return ffi.gc(pair[0], C.oct_tensor_free), ffi.gc(pair[1], C.oct_tensor_free)
 end
 
 --- Each element is 0 with probability p, else scaled by 1 / (1 - p).

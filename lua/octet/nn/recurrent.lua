@@ -92,31 +92,32 @@ end
 
 --- One layer.
 -- @tparam table initial what of `parts` each sequence starts with
+-- @tparam[opt] tensor rows i32 [tokens]: the row of x that each token is
 -- @tparam[opt] boolean with_each an LSTM's cells behind every token, too
 -- @treturn table y; h and c behind each sequence; with_each: c_of_each, as y
-local function run_layer(self, layer, x, offsets, initial, with_each)
+local function run_layer(self, layer, x, offsets, initial, rows, with_each)
   for i, name in ipairs(self.names[layer]) do weights_in[i - 1] = self[name] end
   local p = layer > 1 and self.training and self.dropout or 0
   local lstm, d = #self.parts == 2, self.directions
   if lstm then
-    call(C.oct_lstm, outs, outs + 1, outs + 2, with_each and outs + 3 or nil, x, offsets, initial.h,
-      initial.c, weights_in, d, p)
+    call(C.oct_lstm, outs, outs + 1, outs + 2, with_each and outs + 3 or nil, x, rows, offsets,
+      initial.h, initial.c, weights_in, d, p)
   else
-    call(C.oct_gru, outs, outs + 1, x, offsets, initial.h, weights_in, d, p)
+    call(C.oct_gru, outs, outs + 1, x, rows, offsets, initial.h, weights_in, d, p)
   end
   return {y = own(outs[0]), h = own(outs[1]), c = lstm and own(outs[2]) or nil,
     c_of_each = lstm and with_each and own(outs[3]) or nil}
 end
 
 --- Layer by layer. initial_of(layer) gives what the layer's sequences start with.
-local function forward(self, x, sequences, initial_of)
+local function forward(self, x, sequences, rows, initial_of)
   local offsets = to_offsets(self.class_name, x, sequences)
   local shape = x:shape()
   if #shape == 3 then x = x:reshape(-1, shape[3]) end
   local d, finals, h = self.directions, {}, nil
   for _, part in ipairs(self.parts) do finals[part] = {} end
   for layer = 1, self.layers do
-    local out = run_layer(self, layer, x, offsets, initial_of(layer))
+    local out = run_layer(self, layer, x, offsets, initial_of(layer), layer == 1 and rows or nil)
     for part, list in pairs(finals) do list[layer] = out[part] end
     x, h = out.y, out.h
   end
@@ -130,7 +131,7 @@ local function forward(self, x, sequences, initial_of)
   return x, last, final
 end
 
-local function forward_from(self, x, sequences, state)
+local function forward_from(self, x, sequences, state, rows)
   local d = self.directions
   for _, part in ipairs(self.parts) do
     local given = state and state[part]
@@ -139,7 +140,7 @@ local function forward_from(self, x, sequences, state)
         table.concat(given:shape(), " x "), self.layers * d, self.hidden), 3)
     end
   end
-  return forward(self, x, sequences, function(layer)
+  return forward(self, x, sequences, rows, function(layer)
     local initial = {}
     for _, part in ipairs(self.parts) do
       local given = state and state[part]
@@ -151,7 +152,7 @@ end
 
 --- The prefix is a sequence of its own, walked a layer ahead; its states at the places where the
 -- others leave it are what those start with, and their gradients meet there on the way back.
-local function forward_behind(self, prefix, counts, x, sequences)
+local function forward_behind(self, prefix, counts, x, sequences, rows)
   if self.directions > 1 then
     error(("%s: behind: one direction expected; the other has no prefix"):format(self.class_name),
       3)
@@ -163,8 +164,8 @@ local function forward_behind(self, prefix, counts, x, sequences)
   end
   local steps = prefix:size(1)
   local offsets, none = offsets_of(function() return steps end, 1), tensor.zeros({1, self.hidden})
-  return forward(self, x, sequences, function(layer)
-    local out = run_layer(self, layer, prefix, offsets, {}, true)
+  return forward(self, x, sequences, rows, function(layer)
+    local out = run_layer(self, layer, prefix, offsets, {}, nil, true)
     prefix = out.y
     local initial, of_each = {}, {h = out.y, c = out.c_of_each}
     for _, part in ipairs(self.parts) do
@@ -212,11 +213,14 @@ end
 -- [sequences], or a table)
 -- @tparam[opt] table state what each sequence starts with: h and c, each [layers * directions x
 -- sequences x hidden], zeros where one is left out
+-- @tparam[opt] tensor rows i32 [tokens]: which row of x each token is, from 0; x may then have any
+-- number of rows, and its product with the weights is made once for each. Words of a batch are such
+-- rows: `local words, rows = nn.distinct(ids)`, `lstm(embed(words), offsets, nil, rows)`
 -- @treturn tensor y [... x directions * hidden], in x's order; the forward direction's part first
 -- @treturn tensor [sequences x directions * hidden]: h of the last layer behind each sequence
 -- @treturn table the state behind each sequence, as `state`
-function M.LSTM:forward(x, sequences, state)
-  return forward_from(self, x, sequences, state)
+function M.LSTM:forward(x, sequences, state, rows)
+  return forward_from(self, x, sequences, state, rows)
 end
 
 --- Sequences that stand behind one prefix, each behind as many of its first tokens as it says, as
@@ -228,9 +232,10 @@ end
 -- @tparam tensor counts i32 [sequences], 0 to steps each
 -- @tparam tensor x [tokens x inputs]: what follows
 -- @tparam[opt] tensor|{number,...} sequences of x, as above
+-- @tparam[opt] tensor rows of x, as above
 -- @return as `forward`: y of x's tokens, the last states, the state
-function M.LSTM:behind(prefix, counts, x, sequences)
-  return forward_behind(self, prefix, counts, x, sequences)
+function M.LSTM:behind(prefix, counts, x, sequences, rows)
+  return forward_behind(self, prefix, counts, x, sequences, rows)
 end
 
 -- ---- GRU ---------------------------------------------------------------------------------------
@@ -249,13 +254,13 @@ function M.GRU:init(inputs, hidden, options)
 end
 
 --- As an LSTM's; `state` has h alone.
-function M.GRU:forward(x, sequences, state)
-  return forward_from(self, x, sequences, state)
+function M.GRU:forward(x, sequences, state, rows)
+  return forward_from(self, x, sequences, state, rows)
 end
 
 --- As an LSTM's.
-function M.GRU:behind(prefix, counts, x, sequences)
-  return forward_behind(self, prefix, counts, x, sequences)
+function M.GRU:behind(prefix, counts, x, sequences, rows)
+  return forward_behind(self, prefix, counts, x, sequences, rows)
 end
 
 --- A state to start the next stretch of the same sequences from: no gradient passes, and it lives
