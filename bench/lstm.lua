@@ -3,20 +3,26 @@
 --     PEER_PYTHON=python luajit bench/lstm.lua [CASE ...]
 --
 -- PEER_PYTHON is a Python with torch; without it Octet is measured alone. Cases: sms (2 x 64, both
--- directions, batch 64 x 20), imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650,
--- batch 20 x 35). A step is embedding, LSTM with dropout, one logit a sequence, loss, backward and
+-- directions, batch 64 x 20, words by Zipf's law: 38 % of them different, of real batches 31 %),
+-- imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650, batch 20 x 35); imdb2-padded,
+-- imdb4-padded, imdb6-padded: 50 texts as long as reviews are, that count as padded to 500, and
+-- PyTorch walks the padding. A step is embedding, LSTM with dropout, one logit a sequence, loss, backward and
 -- Adam; the fastest of some rounds counts, and both sides take turns. Limit: the speed of a product
 -- of 2048 x 2048 by oneDNN in f32. Memory: the process's peak, and what of it came with the steps,
 -- each side in a process of its own.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = ("%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here) .. package.path
+package.path = ("%s/../?.lua;%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here, here)
+  .. package.path
 local octet = require "octet"
-local nn, tensor = octet.nn, octet.tensor
+local lstm = require "models.lstm_classifier"
+local tensor = octet.tensor
 
 local CASES = {
   {name = "sms", vocabulary = 1751, inputs = 100, hidden = 64, layers = 2, directions = 2,
-    sequences = 64, steps = 20, rounds = 40},
+    sequences = 64, steps = 20, rounds = 40, zipf = true},
   {name = "imdb2", layers = 2}, {name = "imdb4", layers = 4}, {name = "imdb6", layers = 6},
+  {name = "imdb2-padded", layers = 2}, {name = "imdb4-padded", layers = 4},
+  {name = "imdb6-padded", layers = 6},
   {name = "lm", vocabulary = 10000, inputs = 650, hidden = 650, layers = 2, directions = 1,
     sequences = 20, steps = 35, rounds = 6},
 }
@@ -24,36 +30,53 @@ for _, case in ipairs(CASES) do
   if case.name:find "^imdb" then
     case.vocabulary, case.inputs, case.hidden, case.directions = 1001, 64, 64, 1
     case.sequences, case.steps, case.rounds = 50, 500, 6
+    case.padded = case.name:find "padded" and 500 or nil
   end
 end
 
-local Net = nn.module "Net"
+-- Words of a review by tenths of the reviews, shortest first, of those that the task imdb trains
+-- on: stop words and rare ones are left out, and the rest is cut at 500 (the mean is 67).
+local LENGTHS = {1, 26, 35, 41, 47, 53, 61, 73, 93, 128, 500}
 
-function Net:init(o)
-  self.embed = nn.Embedding(o.vocabulary, o.inputs)
-  self.lstm = nn.LSTM(o.inputs, o.hidden, {layers = o.layers, bidirectional = o.directions == 2,
-    dropout = o.layers > 1 and 0.2 or 0})
-  self.out = nn.Linear(o.directions * o.hidden, 1)
+--- The length of the text that stands at a part (0 to 1) of all.
+local function length_at(part)
+  local at = part * (#LENGTHS - 1)
+  local low = math.min(math.floor(at), #LENGTHS - 2)
+  local from, to = LENGTHS[low + 1], LENGTHS[low + 2]
+  return math.floor(from + (at - low) * (to - from) + 0.5)
 end
 
-function Net:forward(ids)
-  local _, last = self.lstm(self.embed(ids))
-  return self.out(last)
+--- A batch of the case: words drawn evenly, or by Zipf's law.
+local function batch_of(o)
+  local offsets, ids = {0}, {}
+  for s = 1, o.sequences do
+    offsets[s + 1] = offsets[s] + (o.padded and length_at((s - 0.5) / o.sequences) or o.steps)
+  end
+  for i = 1, offsets[#offsets] do
+    -- The inverse of log(rank) / log(words), which is the share of words up to a rank.
+    ids[i] = o.zipf and math.floor(o.vocabulary ^ math.random()) or math.random(o.vocabulary)
+    ids[i] = math.min(ids[i], o.vocabulary) - 1
+  end
+  local batch, yes = {examples = o.sequences}, {}
+  for s = 1, o.sequences do yes[s] = math.random(0, 1) end
+  for name, values in pairs {ids = ids, offsets = offsets, labels = yes} do
+    batch[name] = tensor.from(values, {#values}, "i32"):keep()
+  end
+  return batch
 end
 
 --- The case's step as a function.
 local function training(o)
   octet.seed(1)
-  local model = Net(o)
+  math.randomseed(1)
+  local model = lstm.Classifier {words = o.vocabulary, embedding = o.inputs, hidden = o.hidden,
+    layers = o.layers, bidirectional = o.directions == 2, classes = 2, padded = o.padded,
+    dropout = o.layers > 1 and not o.padded and 0.2 or 0}
   local optimizer = octet.optim.adam(model:parameters(), {lr = 1e-3})
-  local ids = tensor.new({o.sequences, o.steps}, "i32", "data"):keep()
-  local labels = tensor.new({o.sequences}, "i32", "data"):keep()
-  local values, yes = ids:data(), labels:data()
-  for i = 0, ids:size() - 1 do values[i] = math.random(0, o.vocabulary - 1) end
-  for i = 0, labels:size() - 1 do yes[i] = math.random(0, 1) end
+  local batch = batch_of(o)
   return function()
     octet.scope(function()
-      nn.binary_cross_entropy_with_logits(model(ids), labels):backward()
+      lstm.loss(model(batch), batch):backward()
       optimizer:step()
       optimizer:zero_grad()
     end)
@@ -70,7 +93,7 @@ local function best_of(rounds, f)
   return best
 end
 
---- Multiplications and additions of a step's matrix products.
+--- Multiplications and additions of a step's matrix products, those on padding included.
 local function operations(o)
   local tokens, products, inputs = o.sequences * o.steps, 0, o.inputs
   for _ = 1, o.layers do

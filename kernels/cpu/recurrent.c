@@ -102,8 +102,8 @@ typedef struct layer {
     /* Forward. */
     float *gates[2]; /* [chunk_rows x 4 width] where they are not kept */
     /* Back. */
-    float *dgates_factor;       /* [chunk_rows x 4 width] in bf16 */
-    float *before_factor;       /* [chunk_rows x width] in bf16 */
+    uint16_t *dgates_factor;    /* [chunk_rows x 4 width] in bf16 */
+    uint16_t *before_factor;    /* [chunk_rows x width] in bf16 */
     float *dw_ih[2], *dw_hh[2]; /* [4 width x inputs], [4 width x width] */
     float *dbiases[2];          /* [4 width] */
 } layer;
@@ -180,6 +180,9 @@ static void enter_chunk(layer *l, int d, int64_t round)
     l->walks[d].from = chunk ? l->ends[chunk - 1] : 0;
     l->walks[d].to = l->ends[chunk];
 }
+
+/* Are all directions at the same chunk, and so at the same rows of x? */
+static int together(const layer *l) { return l->chunks == 1; }
 
 static int64_t chunk_rows(const walk *k) { return rows_of(k->shape, k->from, k->to); }
 
@@ -492,7 +495,7 @@ static int start_gates(layer *l, int d, const float *x)
         KERNEL(embedding)(k->gates, l->table[d], rows_of_places(l, k), rows, gates);
         return 0;
     }
-    gather_x(l, k, x);
+    if (d == 0 || !together(l)) gather_x(l, k, x);
     return oct_product(k->gates, l->factors, l->w_ih[d], l->biases[d], rows, gates, shape->inputs,
                        0, 1, 0, shape->bf16);
 }
@@ -568,18 +571,25 @@ static void add_column_sums(float *sums, const float *x, int64_t rows, int64_t c
     }
 }
 
-/* The products behind a chunk that has been walked back. */
+/* A chunk's gradients of the gates as a product takes them. */
+static const void *dgates_factor(layer *l, const walk *k)
+{
+    if (!l->shape->bf16) return k->dgates;
+    KERNEL(round_bf16)(l->dgates_factor, k->dgates, chunk_rows(k) * SLOTS * l->width);
+    return l->dgates_factor;
+}
+
+/* What a chunk that has been walked back adds to the gradients of the weights, or of the rows that
+ * its tokens share. */
 static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const float *x, int add)
 {
     const oct_recurrent_shape *shape = l->shape;
     walk *k = &l->walks[d];
     const int64_t rows = chunk_rows(k), depth = SLOTS * l->width, inputs = shape->inputs;
     const int bf16 = shape->bf16;
-    const void *dgates = k->dgates, *before = k->before;
+    const void *dgates = dgates_factor(l, k), *before = k->before;
     if (bf16) {
-        KERNEL(round_bf16)((uint16_t *)l->dgates_factor, k->dgates, rows * depth);
-        KERNEL(round_bf16)((uint16_t *)l->before_factor, k->before, rows * l->width);
-        dgates = l->dgates_factor;
+        KERNEL(round_bf16)(l->before_factor, k->before, rows * l->width);
         before = l->before_factor;
     }
     if (g->db_ih[d] || g->db_hh[d]) add_column_sums(l->dbiases[d], k->dgates, rows, depth, add);
@@ -590,14 +600,23 @@ static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const
         KERNEL(embedding_backward)(l->table[d], k->dgates, rows_of_places(l, k), rows, depth);
         return 0;
     }
-    if (g->dw_ih[d]) {
-        gather_x(l, k, x);
-        OCT_TRY(oct_product(l->dw_ih[d], dgates, l->factors, NULL, depth, inputs, rows, 1, 0, add,
-                            bf16));
-    }
-    if (g->dx) {
-        OCT_TRY(oct_product(l->rows, dgates, l->w_ih[d], NULL, rows, inputs, depth, 0, 0, 0, bf16));
-        scatter_dx(l, k, g->dx, g->add_x || shape->directions > 1);
+    if (!g->dw_ih[d]) return 0;
+    if (d == 0 || !together(l)) gather_x(l, k, x);
+    return oct_product(l->dw_ih[d], dgates, l->factors, NULL, depth, inputs, rows, 1, 0, add, bf16);
+}
+
+/* What the chunks add to the gradient of x. */
+static int finish_dx(layer *l, const oct_recurrent_gradients *g)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    if (!g->dx || shape->rows) return 0;
+    for (int d = 0; d < shape->directions; d++) {
+        const walk *k = &l->walks[d];
+        OCT_TRY(oct_product(l->rows, dgates_factor(l, k), l->w_ih[d], NULL, chunk_rows(k),
+                            shape->inputs, SLOTS * l->width, 0, 0, together(l) && d > 0,
+                            shape->bf16));
+        if (!together(l) || d == shape->directions - 1)
+            scatter_dx(l, k, g->dx, g->add_x || (shape->directions > 1 && !together(l)));
     }
     return 0;
 }
@@ -660,7 +679,7 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
     if (!block) return -1;
     const int64_t hidden = shape->hidden;
     const int directions = (int)shape->directions, gru = shape->cell == OCT_GRU;
-    if (g->dx && directions > 1 && !g->add_x && !shape->rows)
+    if (g->dx && directions > 1 && !g->add_x && !shape->rows && !together(&l))
         KERNEL(fill)(g->dx, shape->tokens * shape->inputs, 0);
     for (int d = 0; d < directions; d++) {
         walk *k = &l.walks[d];
@@ -690,6 +709,7 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
         walk_chunks(&l, 1);
         for (int d = 0; d < directions && status == 0; d++)
             status = finish_chunk(&l, d, g, x, round > 0);
+        if (status == 0) status = finish_dx(&l, g);
     }
     if (status == 0 && shape->rows) status = finish_tables(&l, g, x);
     for (int d = 0; d < directions && status == 0; d++) finish_gradients(&l, d, g);

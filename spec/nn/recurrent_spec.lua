@@ -11,6 +11,17 @@ local function random(shape, seed)
   return tensor.from(check.values(count, -1, 1, seed), shape)
 end
 
+--- The gradients of x and of a layer's parameters, taken away.
+local function gradients_of(layer, x)
+  local found = {x:grad():totable()}
+  x:zero_grad()
+  for _, p in ipairs(layer:parameters()) do
+    found[#found + 1] = p.tensor:grad():totable()
+    p.tensor:zero_grad()
+  end
+  return found
+end
+
 -- spec/nn/pytorch_figures.py wrote what is compared with.
 for _, kind in ipairs(KINDS) do
   describe("an " .. kind .. " loaded from PyTorch", function()
@@ -74,28 +85,69 @@ for _, kind in ipairs(KINDS) do
     end)
 
     it("has, over chunks of many sequences, the sum of the gradients of each alone", function()
-      octet.seed(1)
-      local layer = nn[kind](6, 130, {bidirectional = true})
-      local lengths, first = {}, 1
-      for s = 1, 12 do lengths[s] = s % 3 == 0 and 61 or 130 end
-      local x = random({1284, 6}, 5):parameter_()
-      local function gradients()
-        local found = {x:grad():totable()}
-        x:zero_grad()
-        for _, p in ipairs(layer:parameters()) do
-          found[#found + 1] = p.tensor:grad():totable()
-          p.tensor:zero_grad()
+      for _, bidirectional in ipairs {true, false} do
+        octet.seed(1)
+        local layer = nn[kind](6, 130, {bidirectional = bidirectional})
+        local lengths, first = {}, 1
+        for s = 1, 12 do lengths[s] = s % 3 == 0 and 61 or 130 end
+        local x = random({1284, 6}, 5):parameter_()
+        local function run(rows, list)
+          octet.scope(function() layer(rows, list):square():sum():backward() end)
         end
-        return found
+        run(x, lengths)
+        local together = gradients_of(layer, x)
+        for _, length in ipairs(lengths) do
+          run(x:rows(first, length), {length})
+          first = first + length
+        end
+        for i, alone in ipairs(gradients_of(layer, x)) do
+          check.near(together[i], alone, 1e-4, "gradient " .. i)
+        end
       end
-      octet.scope(function() layer(x, lengths):square():sum():backward() end)
-      local together = gradients()
-      for _, length in ipairs(lengths) do
-        octet.scope(function() layer(x:rows(first, length), {length}):square():sum():backward() end)
-        first = first + length
+    end)
+
+    it("gives for tokens that share rows of x what it gives for each by itself", function()
+      -- 1,284 tokens of 130 units are three chunks; 12 are one.
+      for _, o in ipairs {{1284, 130}, {12, 18}} do
+        local tokens, hidden = unpack(o)
+        for _, bidirectional in ipairs {true, false} do
+          octet.seed(1)
+          local layer = nn[kind](6, hidden, {bidirectional = bidirectional, layers = 2})
+          local x, at = random({5, 6}, 5):parameter_(), {}
+          for t = 1, tokens do at[t] = t * t * t % 7 % 5 end
+          local rows = tensor.from(at, {tokens}, "i32")
+          local lengths = {tokens / 2, tokens / 3, tokens / 6 - 1, 1}
+          local function results(input, of_tokens)
+            local y = octet.scope(function()
+              local y = layer(input(), lengths, nil, of_tokens):keep()
+              y:square():sum():backward()
+              return y
+            end)
+            return y:totable(), gradients_of(layer, x)
+          end
+          local y, expected = results(function() return nn.embedding(x, rows) end)
+          local shared, gradients = results(function() return x end, rows)
+          check.near(shared, y, 1e-6, "y")
+          for i = 1, #expected do check.near(gradients[i], expected[i], 1e-4, "gradient " .. i) end
+        end
       end
-      for i, alone in ipairs(gradients()) do
-        check.near(together[i], alone, 1e-4, "gradient " .. i)
+    end)
+
+    it("does so in bf16, but for what rounds otherwise", function()
+      if not octet.has_bf16() then pending "this processor does not multiply bf16" end
+      finally(function() octet.set_precision "f32" end)
+      octet.seed(1)
+      local layer = nn[kind](6, 18, {bidirectional = true})
+      local x, rows = random({5, 6}, 5):parameter_(), tensor.from({1, 4, 4, 0, 2}, {5}, "i32")
+      local function results()
+        octet.scope(function() layer(x, {3, 2}, nil, rows):square():sum():backward() end)
+        return gradients_of(layer, x)
+      end
+      local exact = results()
+      octet.set_precision "bf16"
+      for i, values in ipairs(results()) do
+        check.near(values, exact[i], 0.02, "gradient " .. i)
+        assert.is_true(check.distance(values, exact[i]) > 0)
       end
     end)
 
@@ -354,6 +406,12 @@ for _, kind in ipairs(KINDS) do
       fails("id 7 at place 1, expected 0 to 6", function()
         layer:behind(x, tensor.from({7}, {1}, "i32"), x, {6})
       end)
+      fails("token 2 is row 6 of x, expected 0 to 5", function()
+        layer(x, {2}, nil, tensor.from({5, 6}, {2}, "i32"))
+      end)
+      fails("offsets %[2%] must go from 0 to the 2 tokens", function()
+        layer(x, {3}, nil, tensor.from({5, 5}, {2}, "i32"))
+      end)
       fails("0 layers with dropout 0", function() nn[kind](4, 3, {layers = 0}) end)
       fails("1.5 layers", function() nn[kind](4, 3, {layers = 1.5}) end)
       fails("dropout 1", function() nn[kind](4, 3, {dropout = 1}) end)
@@ -372,16 +430,21 @@ for _, kind in ipairs(KINDS) do
       end)
       octet.set_precision(precision)
       local layer = nn[kind](3, 4, {layers = 2, bidirectional = true, dropout = 0.5})
+      local one = nn[kind](3, 4, {layers = 2})
       local x = random({5, 3}, 1):keep()
+      local rows = select(2, nn.distinct(tensor.from({1, 4, 1, 2, 2, 3}, {6}, "i32"))):keep()
+      local counts = tensor.from({3, 1}, {2}, "i32"):keep()
       local loss_of_step
       local function clear()
         for _, p in ipairs(layer:parameters()) do p.tensor:zero_grad() end
+        for _, p in ipairs(one:parameters()) do p.tensor:zero_grad() end
       end
       local function step()
         octet.seed(1)
         octet.scope(function()
           local y, last, state = layer(x, {2, 3})
-          local loss = y:mean() + last:sum() + state.h:square():sum()
+          local _, again = one:behind(x, counts, x, {4, 2}, rows)
+          local loss = y:mean() + last:sum() + state.h:square():sum() + again:sum()
           loss:backward()
           loss_of_step = loss:item()
         end)

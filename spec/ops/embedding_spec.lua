@@ -10,6 +10,35 @@ local function offsets_of(lengths)
   return offsets
 end
 
+describe("distinct", function()
+  it("gives the different ids as they first appear, and each id's place among them", function()
+    local function distinct(ids, shape)
+      local values, places = nn.distinct(tensor.from(ids, shape or {#ids}, "i32"))
+      return values:totable(), places:totable(), places:shape()
+    end
+    assert.same({{7}, {0}, {1}}, {distinct {7}})
+    assert.same({{5, 0, 2147483647, -3}, {0, 1, 0, 2, 3, 1}, {2, 3}},
+      {distinct({5, 0, 5, 2147483647, -3, 0}, {2, 3})})
+    local ids = {}
+    for i = 1, 5000 do ids[i] = i * i % 1117 * 4096 end
+    local values, places = distinct(ids)
+    local seen = {}
+    for i, id in ipairs(ids) do
+      assert.equal(id, values[places[i] + 1])
+      seen[id] = true
+    end
+    for _, value in ipairs(values) do
+      assert.is_true(seen[value])
+      seen[value] = nil
+    end
+    assert.is_nil(next(seen))
+  end)
+
+  it("wants ids as i32", function()
+    assert.error_matches(function() nn.distinct(tensor.from({1}, {1})) end, "expected i32")
+  end)
+end)
+
 describe("embedding", function()
   local function case(ids, rows, width, more)
     local id_tensor = tensor.from(ids, {#ids}, "i32")
