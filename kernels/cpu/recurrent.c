@@ -34,8 +34,6 @@ enum { WEIGHTS_FOR_ONE = 1 << 16 };
 void KERNEL(round_bf16)(uint16_t *y, const float *x, int64_t n);
 void KERNEL(dropout)(float *y, const float *x, int64_t n, oct_dropout_mask mask, int accumulate);
 void KERNEL(fill)(float *y, int64_t n, float value);
-void KERNEL(embedding)(float *y, const float *table, const int32_t *ids, int64_t rows,
-                       int64_t width);
 void KERNEL(embedding_backward)(float *dtable, const float *dy, const int32_t *ids, int64_t rows,
                                 int64_t width);
 
@@ -116,7 +114,7 @@ static void lay_out(layer *l, room *r, int keeps_gates, int backward)
     const int bf16 = shape->bf16, gru = shape->cell == OCT_GRU;
     l->ends = take(r, l->chunks, sizeof *l->ends);
     if (shape->rows) {
-        l->row_of_place = take(r, chunk, sizeof *l->row_of_place);
+        if (backward) l->row_of_place = take(r, chunk, sizeof *l->row_of_place);
         if (bf16) l->x_factor = take(r, shape->x_rows * inputs, 2);
         if (bf16 && backward) l->table_factor = take(r, shape->x_rows * gates, 2);
     } else {
@@ -479,25 +477,23 @@ static int fill_tables(layer *l, const float *x)
 {
     const oct_recurrent_shape *shape = l->shape;
     const void *factors = shared_x(l, x);
-    for (int d = 0; d < shape->directions; d++)
+    for (int d = 0; d < shape->directions; d++) {
         OCT_TRY(oct_product(l->table[d], factors, l->w_ih[d], l->biases[d], shape->x_rows,
                             SLOTS * l->width, shape->inputs, 0, 1, 0, shape->bf16));
+        l->walks[d].table = l->table[d];
+    }
     return 0;
 }
 
-/* k->gates = what x adds to the gates of the chunk's tokens. */
+/* k->gates = what x adds to the gates of the chunk's tokens, unless that stands in a table. */
 static int start_gates(layer *l, int d, const float *x)
 {
     const oct_recurrent_shape *shape = l->shape;
-    walk *k = &l->walks[d];
-    const int64_t rows = chunk_rows(k), gates = SLOTS * l->width;
-    if (shape->rows) {
-        KERNEL(embedding)(k->gates, l->table[d], rows_of_places(l, k), rows, gates);
-        return 0;
-    }
+    const walk *k = &l->walks[d];
+    if (shape->rows) return 0;
     if (d == 0 || !together(l)) gather_x(l, k, x);
-    return oct_product(k->gates, l->factors, l->w_ih[d], l->biases[d], rows, gates, shape->inputs,
-                       0, 1, 0, shape->bf16);
+    return oct_product(k->gates, l->factors, l->w_ih[d], l->biases[d], chunk_rows(k),
+                       SLOTS * l->width, shape->inputs, 0, 1, 0, shape->bf16);
 }
 
 int KERNEL(recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, float *cells,
@@ -592,7 +588,8 @@ static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const
         KERNEL(round_bf16)(l->before_factor, k->before, rows * l->width);
         before = l->before_factor;
     }
-    if (g->db_ih[d] || g->db_hh[d]) add_column_sums(l->dbiases[d], k->dgates, rows, depth, add);
+    if ((g->db_ih[d] || g->db_hh[d]) && !shape->rows)
+        add_column_sums(l->dbiases[d], k->dgates, rows, depth, add);
     if (g->dw_hh[d])
         OCT_TRY(
             oct_product(l->dw_hh[d], dgates, before, NULL, depth, l->width, rows, 1, 0, add, bf16));
@@ -630,6 +627,8 @@ static int finish_tables(layer *l, const oct_recurrent_gradients *g, const float
     const void *factors = shared_x(l, x);
     for (int d = 0; d < shape->directions; d++) {
         const void *dgates = l->table[d];
+        if (g->db_ih[d] || g->db_hh[d])
+            add_column_sums(l->dbiases[d], l->table[d], rows, depth, 0);
         if (bf16) {
             KERNEL(round_bf16)(l->table_factor, l->table[d], rows * depth);
             dgates = l->table_factor;

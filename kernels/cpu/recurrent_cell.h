@@ -18,6 +18,8 @@ typedef struct walk {
     int64_t width;
     int reverse;                   /* from the last token to the first */
     float *weights;                /* w_hh, packed for the way */
+    const float *table;            /* [x_rows x 4 width], what rows of x that tokens share add to
+                                    * their gates; NULL: it stands in `gates` */
     float *factors[2];             /* h as the product takes it: read and written in turns */
     int turn;                      /* which of them is read next */
     float *carry;                  /* c of an LSTM, h of a GRU */
@@ -106,6 +108,13 @@ INLINE void finish_cell(const walk *k, const step *s, int64_t row, int64_t unit,
     if (k->c) store_units(k, k->c, s, row, unit, state);
 }
 
+/* Where the gates of a row start from: what its x adds to them. */
+INLINE const float *start_of(const walk *k, const step *s, int64_t row)
+{
+    const int64_t at = k->table ? k->shape->rows[token_of(k, s->t, row)] : s->place + row;
+    return (k->table ? k->table : k->gates) + at * SLOTS * k->width;
+}
+
 /* `rows` and `cell` are constants: everything unrolls into registers. */
 INLINE void forward_tile(const walk *k, const step *s, int64_t row, int64_t unit, const int rows,
                          const int cell)
@@ -114,13 +123,13 @@ INLINE void forward_tile(const walk *k, const step *s, int64_t row, int64_t unit
     const int64_t width = k->width, hidden = k->shape->hidden;
     const float *w = k->weights + unit * hidden * vectors;
     const float *h = k->factors[k->turn] + row * width;
-    const float *gates = k->gates + (s->place + row) * SLOTS * width + slot_of(unit);
     vf sum[MOST_SEQUENCES][SLOTS];
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < rows; r++) {
+        const float *start = start_of(k, s, row + r) + slot_of(unit);
 #pragma GCC unroll 4
-        for (int v = 0; v < SLOTS; v++)
-            sum[r][v] = vf_load(gates + r * SLOTS * width + v * OCT_RECURRENT_BLOCK);
+        for (int v = 0; v < SLOTS; v++) sum[r][v] = vf_load(start + v * OCT_RECURRENT_BLOCK);
+    }
     for (int64_t i = 0; i < hidden; i++, w += vectors * LANES) {
         vf terms[4];
 #pragma GCC unroll 4

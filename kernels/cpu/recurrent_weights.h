@@ -15,7 +15,7 @@
 
 enum { SLOTS = 4, COLUMNS = 2 * LANES };       /* units of a tile on the way back */
 enum { FROM_X, FROM_H };
-enum { SMALL_WEIGHTS = 1 << 17 };              /* elements; the threads are not woken for less */
+enum { SMALL_WEIGHTS = 1 << 13 };              /* elements; the threads are not woken for less */
 
 INLINE int64_t gates_of(int cell) { return cell == OCT_GRU ? 3 : 4; }
 
