@@ -6,10 +6,10 @@
 -- directions, batch 64 x 20, words by Zipf's law: 38 % of them different, of real batches 31 %),
 -- imdb2, imdb4, imdb6 (2, 4, 6 x 64, batch 50 x 500), lm (2 x 650, batch 20 x 35); imdb2-padded,
 -- imdb4-padded, imdb6-padded: 50 texts as long as reviews are, that count as padded to 500, and
--- PyTorch walks the padding. A step is embedding, LSTM with dropout, one logit a sequence, loss, backward and
--- Adam; the fastest of some rounds counts, and both sides take turns. Limit: the speed of a product
--- of 2048 x 2048 by oneDNN in f32. Memory: the process's peak, and what of it came with the steps,
--- each side in a process of its own.
+-- PyTorch walks the padding. A step is embedding, LSTM with dropout, one logit a sequence, loss,
+-- backward and Adam; the fastest of some rounds counts, and both sides take turns. Limit: the speed
+-- of a product of 2048 x 2048 by oneDNN in f32. Memory: the process's peak, and what of it came with
+-- the steps, each side in a process of its own.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../?.lua;%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here, here)
   .. package.path
