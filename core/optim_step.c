@@ -76,26 +76,9 @@ void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m)
     }
 }
 
-static float from_bits(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/* As kernels/cpu/param.h has it. */
-static float param_at(const oct_optim_slot *s, int64_t i)
-{
-    if (s->param_format == OCT_NUMBER_F32) return ((const float *)s->param)[i];
-    uint32_t bits = (uint32_t)((const uint16_t *)s->param)[i] << 16;
-    if (s->correction_bits == 8) bits += (uint32_t)((const int8_t *)s->correction)[i] << 8;
-    if (s->correction_bits == 16) bits += (uint32_t)((const int16_t *)s->correction)[i];
-    return from_bits(bits);
-}
-
 void oct_optim_load_param(float *y, const oct_optim_slot *slot)
 {
-    for (int64_t i = 0; i < slot->size; i++) y[i] = param_at(slot, i);
+    for (int64_t i = 0; i < slot->size; i++) y[i] = oct_optim_param_at(slot, i);
 }
 
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
@@ -104,14 +87,11 @@ void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_membe
     const oct_optim_group_numbers *g = o->groups + m->group;
     float by = (float)scale.grad_scale, limit = (float)scale.grad_limit;
     float decay = g->decay == OCT_DECAY_COUPLED ? (float)g->weight_decay : 0;
-    for (int64_t i = 0; i < slot->size; i++)
-        y[i] = by * (slot->grad_format == OCT_NUMBER_F32
-                         ? ((const float *)slot->grad)[i]
-                         : from_bits((uint32_t)((const uint16_t *)slot->grad)[i] << 16));
+    for (int64_t i = 0; i < slot->size; i++) y[i] = by * oct_optim_grad_at(slot, i);
     for (int64_t i = 0; limit < INFINITY && i < slot->size; i++)
         if (fabsf(y[i]) < INFINITY) y[i] = fmaxf(fminf(y[i], limit), -limit);
     for (int64_t i = 0; decay != 0 && i < slot->size; i++)
-        y[i] = fmaf(decay, param_at(slot, i), y[i]);
+        y[i] = fmaf(decay, oct_optim_param_at(slot, i), y[i]);
 }
 
 /* ---- cutting --------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #define OCT_OPTIM_H
 #include <stdint.h>
 
+#include "kernels/bf16.h"
 #include "kernels/map.h"
 
 enum { OCT_STATES = 3, OCT_CONSTANTS = 10 }; /* that a rule may have */
@@ -88,6 +89,21 @@ typedef struct oct_optim_slot {
     uint64_t seed, random_offset, param_random_offset;
     oct_optim_error *errors; /* [pieces of the slot][OCT_STATES], or NULL */
 } oct_optim_slot;
+
+/* Element i of a slot's gradient and of its parameter, whose further bits count. */
+static inline float oct_optim_grad_at(const oct_optim_slot *s, int64_t i)
+{
+    if (s->grad_format == OCT_NUMBER_F32) return ((const float *)s->grad)[i];
+    return oct_from_bf16(((const uint16_t *)s->grad)[i]);
+}
+static inline float oct_optim_param_at(const oct_optim_slot *s, int64_t i)
+{
+    if (s->param_format == OCT_NUMBER_F32) return ((const float *)s->param)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)s->param)[i] << 16;
+    if (s->correction_bits == 8) bits += (uint32_t)((const int8_t *)s->correction)[i] << 8;
+    if (s->correction_bits == 16) bits += (uint32_t)((const int16_t *)s->correction)[i];
+    return oct_from_bits(bits);
+}
 
 typedef struct oct_optim_piece {
     int64_t slot, first, count; /* elements first .. first + count - 1; first is a multiple of

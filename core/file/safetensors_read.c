@@ -11,6 +11,7 @@
 #include "core/file/system.h"
 #include "core/memory.h"
 #include "core/tensor.h"
+#include "kernels/bf16.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors files are little-endian");
 
@@ -111,13 +112,6 @@ int oct_safetensors_metadata(const char **key, const char **value, oct_safetenso
 
 /* ---- conversion ------------------------------------------------------------------------------ */
 
-static float from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static void f16_to_f32(float *y, const uint16_t *x, int64_t n)
 {
     const float smallest = 1.0f / 16777216.0f;       /* 2^-24, a half's smallest step */
@@ -125,14 +119,14 @@ static void f16_to_f32(float *y, const uint16_t *x, int64_t n)
         uint32_t sign = (uint32_t)(x[i] & 0x8000) << 16, exponent = x[i] >> 10 & 31,
                  fraction = x[i] & 1023;
         if (exponent == 0) y[i] = (sign ? -smallest : smallest) * (float)fraction;
-        else if (exponent == 31) y[i] = from_bits(sign | 0x7f800000 | fraction << 13);
-        else y[i] = from_bits(sign | (exponent + 112) << 23 | fraction << 13);
+        else if (exponent == 31) y[i] = oct_from_bits(sign | 0x7f800000 | fraction << 13);
+        else y[i] = oct_from_bits(sign | (exponent + 112) << 23 | fraction << 13);
     }
 }
 
 static void bf16_to_f32(float *y, const uint16_t *x, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = from_bits((uint32_t)x[i] << 16);
+    for (int64_t i = 0; i < n; i++) y[i] = oct_from_bf16(x[i]);
 }
 
 static void f64_to_f32(float *y, const double *x, int64_t n)

@@ -123,29 +123,7 @@ void oct_dequantize_ref(float *x, const uint8_t *codes, const float *absmax, int
     for (int64_t i = 0; i < n; i++) x[i] = map->value[code_at(codes, i, map)] * absmax[i / block];
 }
 
-/* ---- parameters and gradients ---------------------------------------------------------------- */
-
-static float from_bits(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static float grad_at(const oct_optim_slot *s, int64_t i)
-{
-    if (s->grad_format == OCT_NUMBER_F32) return ((const float *)s->grad)[i];
-    return from_bits((uint32_t)((const uint16_t *)s->grad)[i] << 16);
-}
-
-static float param_at(const oct_optim_slot *s, int64_t i)
-{
-    if (s->param_format == OCT_NUMBER_F32) return ((const float *)s->param)[i];
-    uint32_t bits = (uint32_t)((const uint16_t *)s->param)[i] << 16;
-    if (s->correction_bits == 8) bits += (uint32_t)((const int8_t *)s->correction)[i] << 8;
-    if (s->correction_bits == 16) bits += (uint32_t)((const int16_t *)s->correction)[i];
-    return from_bits(bits);
-}
+/* ---- parameters -------------------------------------------------------------------------- */
 
 static void set_param(const oct_optim_slot *s, int64_t i, float x)
 {
@@ -210,8 +188,8 @@ static int64_t compute(float *p, float values[OCT_STATES][OCT_BLOCK_MAX], const 
                 x[j] = state->map->value[code_at(state->codes, at + i, state->map)] *
                        state->absmax[s->whole ? 0 : at / s->block];
         }
-        p[i] = param_at(s, at + i);
-        if (!step_element(p + i, x, grad_at(s, at + i), s)) {
+        p[i] = oct_optim_param_at(s, at + i);
+        if (!step_element(p + i, x, oct_optim_grad_at(s, at + i), s)) {
             left_out++;
             if (dry) p[i] = 0;
         }
@@ -294,7 +272,7 @@ void oct_optim_measure_ref(oct_optim_measure *measures, const oct_optim_work *wo
         for (int64_t at = piece->first; at < end; at += s.block) {
             float p[OCT_BLOCK_MAX], values[OCT_STATES][OCT_BLOCK_MAX];
             int64_t n = end - at < s.block ? end - at : s.block;
-            for (int64_t i = 0; i < n; i++) p[i] = param_at(&s, at + i);
+            for (int64_t i = 0; i < n; i++) p[i] = oct_optim_param_at(&s, at + i);
             m->param_squares += squares_of(p, n, &not_finite);
             compute(p, values, &s, at, n, 1);
             m->other_squares += squares_of(p, n, &not_finite);
@@ -318,7 +296,7 @@ void oct_optim_squares_ref(double *sums, int64_t *left_out, const oct_optim_work
             float x[CHUNK];
             int64_t n = piece->count - at < CHUNK ? piece->count - at : CHUNK;
             for (int64_t i = 0, e = piece->first + at; i < n; i++, e++)
-                x[i] = of_params ? param_at(s, e) : grad_at(s, e);
+                x[i] = of_params ? oct_optim_param_at(s, e) : oct_optim_grad_at(s, e);
             sums[k] += squares_of(x, n, &count);
         }
     }
