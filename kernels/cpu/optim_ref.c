@@ -123,7 +123,7 @@ void oct_dequantize_ref(float *x, const uint8_t *codes, const float *absmax, int
     for (int64_t i = 0; i < n; i++) x[i] = map->value[code_at(codes, i, map)] * absmax[i / block];
 }
 
-/* ---- parameters -------------------------------------------------------------------------- */
+/* ---- parameters ------------------------------------------------------------------------------ */
 
 static void set_param(const oct_optim_slot *s, int64_t i, float x)
 {
