@@ -8,7 +8,7 @@
 -- imdb4-padded, imdb6-padded: 50 texts as long as reviews are, that count as padded to 500, and
 -- PyTorch walks the padding. A step is embedding, LSTM with dropout, one logit a sequence, loss,
 -- backward and Adam; the fastest of some rounds counts, and both sides take turns. Limit: the speed
--- of a product of 2048 x 2048 by oneDNN in f32. Memory: the process's peak, and what of it came with
+-- of a product of 2048 x 2048 by oneDNN in f32. Memory: the peak of the process, and what came with
 -- the steps, each side in a process of its own.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = ("%s/../?.lua;%s/../lua/?.lua;%s/../lua/?/init.lua;"):format(here, here, here)
