@@ -19,18 +19,19 @@ local tensor = octet.tensor
 
 local CASES = {
   {name = "sms", vocabulary = 1751, inputs = 100, hidden = 64, layers = 2, directions = 2,
-    sequences = 64, steps = 20, rounds = 40, zipf = true},
+    sequences = 64, steps = 20, rounds = 40, dropout = 0.2, zipf = true},
   {name = "imdb2", layers = 2}, {name = "imdb4", layers = 4}, {name = "imdb6", layers = 6},
   {name = "imdb2-padded", layers = 2}, {name = "imdb4-padded", layers = 4},
   {name = "imdb6-padded", layers = 6},
   {name = "lm", vocabulary = 10000, inputs = 650, hidden = 650, layers = 2, directions = 1,
-    sequences = 20, steps = 35, rounds = 6},
+    sequences = 20, steps = 35, rounds = 6, dropout = 0.2},
 }
 for _, case in ipairs(CASES) do
   if case.name:find "^imdb" then
     case.vocabulary, case.inputs, case.hidden, case.directions = 1001, 64, 64, 1
     case.sequences, case.steps, case.rounds = 50, 500, 6
     case.padded = case.name:find "padded" and 500 or nil
+    case.dropout = case.padded and 0 or 0.2
   end
 end
 
@@ -71,7 +72,7 @@ local function training(o)
   math.randomseed(1)
   local model = lstm.Classifier {words = o.vocabulary, embedding = o.inputs, hidden = o.hidden,
     layers = o.layers, bidirectional = o.directions == 2, classes = 2, padded = o.padded,
-    dropout = o.layers > 1 and not o.padded and 0.2 or 0}
+    dropout = o.dropout}
   local optimizer = octet.optim.adam(model:parameters(), {lr = 1e-3})
   local batch = batch_of(o)
   return function()
@@ -138,7 +139,7 @@ local python = os.getenv "PEER_PYTHON"
 local function peer(o)
   local command = {("%q %s/peers/lstm.py"):format(python, here), o.name}
   for _, field in ipairs {"vocabulary", "inputs", "hidden", "layers", "directions", "sequences",
-    "steps", "rounds"} do
+    "steps", "rounds", "dropout"} do
     command[#command + 1] = tostring(o[field])
   end
   return unpack(words_of(table.concat(command, " ") .. " 2>/dev/null"))

@@ -203,12 +203,11 @@ int oct_segment_mean(oct_tensor **out, oct_tensor *x, oct_tensor *offsets);
  * sequences, in one direction or both: y[tokens x directions hidden]; h_n and c_n, the states
  * behind each sequence's last step, [directions x sequences x hidden], as are h_0 and c_0, which
  * may be NULL for zeros. c[tokens x directions hidden], the cells behind every step as y is the
- * state, is made where it is not NULL. x[tokens x inputs], dropped out with probability p; or where rows
- * i32[tokens] is given, x[n x inputs] and each token a row of it, as words of a text are: a product
- * is made once a row (p must be 0). weights: for each
- * direction w_ih [gates hidden x inputs], w_hh [gates hidden x hidden], b_ih and b_hh [gates
- * hidden], which may be NULL. Gates and formulas are PyTorch's: i f g o; r z n, r applied behind
- * the product. */
+ * state, is made where c is not NULL. x[tokens x inputs], dropped out with probability p; or, where
+ * rows i32[tokens] is given, x[n x inputs], of which each token is a row, as words of a text are:
+ * a product is made once a row, and p must be 0. weights: for each direction w_ih [gates hidden x
+ * inputs], w_hh [gates hidden x hidden], b_ih and b_hh [gates hidden], which may be NULL. Gates and
+ * formulas are PyTorch's: i f g o; r z n, r applied behind the product. */
 int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor **c, oct_tensor *x,
              oct_tensor *rows, oct_tensor *offsets, oct_tensor *h_0, oct_tensor *c_0,
              oct_tensor **weights, int64_t directions, float p);

@@ -288,7 +288,8 @@ int oct_lstm(oct_tensor **y, oct_tensor **h_n, oct_tensor **c_n, oct_tensor **c,
              oct_tensor **weights, int64_t directions, float p)
 {
     results r = {0};
-    int status = recurrent(&r, OCT_LSTM, c != NULL, x, rows, offsets, h_0, c_0, weights, directions, p);
+    int status = recurrent(&r, OCT_LSTM, c != NULL, x, rows, offsets, h_0, c_0, weights, directions,
+                           p);
     if (status == 0) {
         *y = oct_tensor_retain(r.y);
         *h_n = oct_tensor_retain(r.h_n);

@@ -55,12 +55,13 @@ int oct_embedding(oct_tensor **out, oct_tensor *table, oct_tensor *ids)
 static int64_t number_ids(int32_t *values, int32_t *places, int32_t *slots, int64_t room,
                           const int32_t *ids, int64_t n)
 {
+    const uint64_t last = (uint64_t)room - 1;
     int64_t count = 0;
     memset(slots, -1, (size_t)room * sizeof *slots);
     for (int64_t i = 0; i < n; i++) {
         /* The high bits of a product with 2^64 over the golden ratio: runs of ids spread evenly. */
-        uint64_t at = ((uint64_t)(uint32_t)ids[i] * 0x9E3779B97F4A7C15u >> 32) & (uint64_t)(room - 1);
-        while (slots[at] >= 0 && values[slots[at]] != ids[i]) at = (at + 1) & (uint64_t)(room - 1);
+        uint64_t at = ((uint64_t)(uint32_t)ids[i] * 0x9E3779B97F4A7C15u >> 32) & last;
+        while (slots[at] >= 0 && values[slots[at]] != ids[i]) at = (at + 1) & last;
         if (slots[at] < 0) {
             slots[at] = (int32_t)count;
             values[count++] = ids[i];

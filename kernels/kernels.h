@@ -75,8 +75,8 @@ typedef struct oct_recurrent_weights {
 } oct_recurrent_weights;
 
 /* Gradients. Of the results: dy and dc [tokens x directions hidden]; dh_n and dc_n [directions x
- * sequences x hidden]; each may be NULL, for zeros. Of the rest, each NULL where it is not wanted. `add`: 1
- * where a value stands there already. */
+ * sequences x hidden]; each may be NULL, for zeros. Of the rest, each NULL where it is not wanted.
+ * `add`: 1 where a value stands there already. */
 typedef struct oct_recurrent_gradients {
     const float *dy, *dc, *dh_n, *dc_n;
     float *dx, *dh_0, *dc_0;

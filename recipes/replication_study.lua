@@ -55,7 +55,7 @@ local EXPERIMENTS = {
     figures = {{"loss", 5}, {"accuracy", 5}}, report = {{".693"}, {".693"}},
   },
   {
-    -- Not the report's: without padding it takes a seventh of the arithmetic.
+    -- Not the report's: whether the padding matters to six layers.
     name = "imdb6-packed", title = "IMDB, LSTM of 6 layers, no padding", recipe = "lstm_classify",
     arguments = {"--task", "imdb", "--layers", "6", "--packed"}, epochs = 5,
     figures = {{"loss", 5}, {"accuracy", 5}},

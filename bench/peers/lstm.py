@@ -1,6 +1,6 @@
 """PyTorch's side of bench/lstm.lua: ms a training step of LSTMs, or the growth of memory.
 
-    lstm.py CASE VOCABULARY INPUTS HIDDEN LAYERS DIRECTIONS SEQUENCES STEPS ROUNDS
+    lstm.py CASE VOCABULARY INPUTS HIDDEN LAYERS DIRECTIONS SEQUENCES STEPS ROUNDS DROPOUT
 
 Prints the fastest of ROUNDS steps in ms, and by how much the process's peak memory grew, in bytes.
 """
@@ -11,7 +11,8 @@ import time
 import torch
 import torch.nn.functional as F
 
-vocabulary, inputs, hidden, layers, directions, sequences, steps, rounds = map(int, sys.argv[2:])
+vocabulary, inputs, hidden, layers, directions, sequences, steps, rounds = map(int, sys.argv[2:-1])
+dropout = float(sys.argv[-1])
 
 
 class Lstm(torch.nn.Module):
@@ -19,7 +20,7 @@ class Lstm(torch.nn.Module):
         super().__init__()
         self.embed = torch.nn.Embedding(vocabulary, inputs)
         self.lstm = torch.nn.LSTM(inputs, hidden, layers, batch_first=True, bidirectional=directions == 2,
-                                  dropout=0.2 if layers > 1 else 0)
+                                  dropout=dropout)
         self.out = torch.nn.Linear(directions * hidden, 1)
 
     def forward(self, ids):

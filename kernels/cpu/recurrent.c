@@ -5,17 +5,10 @@
  * steps are walked; on the way back the steps come first, and then the products for the gradients
  * of x and of the weights. Both directions are walked at once, each in its own order of chunks.
  *
- * Where tokens share rows of x, what a row adds to the gates is one product for all of its tokens,
- * before the first chunk; on the way back the gradients of a row's gates are summed over its tokens,
- * and the products follow the last chunk.
- *
- * Threads: each direction has its share of them. Where its weights are small, they part its
- * sequences and need not meet within a chunk; where the weights are large, so that each thread had
- * better read a part of them, or the sequences few, they part the units and meet at each step.
- * Either way, a number is computed in the same order of the same terms. */
+ * Where tokens share rows of x, what a row adds to the gates is one product for all its tokens,
+ * before the first chunk; on the way back the gradients of a row's gates are summed over its
+ * tokens, and the products follow the last chunk. */
 #include <omp.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -23,7 +16,7 @@
 #include "core/octet.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/pieces.h"
-#include "kernels/cpu/recurrent_cell.h"
+#include "kernels/cpu/recurrent_walk.h"
 
 /* Of a chunk's gates, and rows below which a product would be too small. Half the size cost 3 %
  * more on two cores with 1 MiB each, for the threads meet more often. */
@@ -38,11 +31,6 @@ void KERNEL(embedding_backward)(float *dtable, const float *dy, const int32_t *i
                                 int64_t width);
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
-
-static int64_t rows_of(const oct_recurrent_shape *shape, int64_t from, int64_t to)
-{
-    return shape->first[to] - shape->first[from];
-}
 
 /* The end of the chunk that begins with step `from`. */
 static int64_t chunk_end(const oct_recurrent_shape *shape, int64_t from)
@@ -100,7 +88,7 @@ typedef struct layer {
     /* Forward. */
     float *gates[2]; /* [chunk_rows x 4 width] where they are not kept */
     /* Back. */
-    uint16_t *dgates_factor;    /* [chunk_rows x 4 width] in bf16 */
+    uint16_t *dgates_factor[2]; /* [chunk_rows x 4 width] in bf16 */
     uint16_t *before_factor;    /* [chunk_rows x width] in bf16 */
     float *dw_ih[2], *dw_hh[2]; /* [4 width x inputs], [4 width x width] */
     float *dbiases[2];          /* [4 width] */
@@ -123,7 +111,6 @@ static void lay_out(layer *l, room *r, int keeps_gates, int backward)
     }
     l->ordered = bf16 ? take_floats(r, gates * inputs) : NULL;
     if (backward) {
-        l->dgates_factor = bf16 ? take(r, chunk * gates, 2) : NULL;
         l->before_factor = bf16 ? take(r, chunk * width, 2) : NULL;
     }
     for (int d = 0; d < shape->directions; d++) {
@@ -145,6 +132,7 @@ static void lay_out(layer *l, room *r, int keeps_gates, int backward)
         k->dc = gru ? NULL : take_floats(r, states);
         k->start = gru ? NULL : take_floats(r, states);
         k->dgates = take_floats(r, chunk * gates);
+        l->dgates_factor[d] = bf16 ? take(r, chunk * gates, 2) : NULL;
         k->before = take_floats(r, chunk * width);
         l->dw_ih[d] = take_floats(r, gates * inputs);
         l->dw_hh[d] = take_floats(r, gates * width);
@@ -228,104 +216,6 @@ static int64_t last_token(const oct_recurrent_shape *shape, int64_t row)
 }
 
 /* ---- the threads ----------------------------------------------------------------------------- */
-
-/* Where the threads of a direction meet: they are few, and soon there. */
-typedef struct meeting {
-    _Alignas(64) atomic_int waiting;
-    _Alignas(64) atomic_int number;
-} meeting;
-
-static void meet(meeting *m, int parts)
-{
-    enum { TURNS = 20000 };
-    const int number = atomic_load_explicit(&m->number, memory_order_acquire);
-    if (atomic_fetch_add(&m->waiting, 1) == parts - 1) {
-        atomic_store(&m->waiting, 0);
-        atomic_fetch_add(&m->number, 1);
-        return;
-    }
-    for (int turn = 0; atomic_load_explicit(&m->number, memory_order_acquire) == number; turn++) {
-        if (turn < TURNS)
-            _mm_pause();
-        else
-            sched_yield();
-    }
-}
-
-/* A thread's part of a chunk. */
-typedef struct part {
-    int64_t number, parts;
-    int by_units;
-    meeting *meeting;
-} part;
-
-/* Sequences are dealt in groups, which are cut evenly; a group's rows at a step are those of its
- * sequences that are still under way. */
-typedef struct group {
-    int64_t row, rows;
-} group;
-static group group_of(const walk *k, const step *s, int64_t number, int64_t groups)
-{
-    const int64_t all = k->shape->sequences;
-    const int64_t row = all * number / groups, end = all * (number + 1) / groups;
-    return (group){row, (end < s->rows ? end : s->rows) - row};
-}
-
-static int64_t groups_for(const walk *k, const part *p, int64_t most)
-{
-    const int64_t parts = p->by_units ? 1 : p->parts;
-    return (k->shape->sequences + parts * most - 1) / (parts * most) * parts;
-}
-
-/* `order`: the number of the step in the chunk as the way goes. */
-static step step_at(const walk *k, int64_t order, int descending)
-{
-    const int64_t t = descending ? k->to - 1 - order : k->from + order;
-    return (step){t, rows_of(k->shape, t, t + 1), rows_of(k->shape, k->from, t)};
-}
-
-static void walk_forward(walk *shared, const part *p)
-{
-    walk k = *shared;
-    const int64_t tiles = k.width / LANES, groups = groups_for(&k, p, MOST_SEQUENCES);
-    const int64_t first = p->by_units ? tiles * p->number / p->parts : 0;
-    const int64_t end = p->by_units ? tiles * (p->number + 1) / p->parts : tiles;
-    for (int64_t i = 0; i < k.to - k.from; i++) {
-        const step s = step_at(&k, i, k.reverse);
-        for (int64_t u = first; u < end; u++)
-            for (int64_t g = p->by_units ? 0 : p->number; g < groups;
-                 g += p->by_units ? 1 : p->parts) {
-                const group rows = group_of(&k, &s, g, groups);
-                if (rows.rows > 0) step_forward(&k, &s, rows.row, rows.rows, u * LANES);
-            }
-        k.turn = !k.turn;
-        if (p->by_units && p->parts > 1) meet(p->meeting, (int)p->parts);
-    }
-}
-
-static void walk_back(walk *shared, const part *p)
-{
-    const walk k = *shared;
-    const int64_t tiles = (k.width + COLUMNS - 1) / COLUMNS;
-    const int64_t groups = groups_for(&k, p, MOST_BACK);
-    const int64_t first = p->by_units ? tiles * p->number / p->parts : 0;
-    const int64_t last = p->by_units ? tiles * (p->number + 1) / p->parts : tiles;
-    const int64_t end = last * COLUMNS < k.width ? last * COLUMNS : k.width;
-    for (int64_t i = 0; i < k.to - k.from; i++) {
-        const step s = step_at(&k, i, !k.reverse);
-        if (p->by_units) {
-            cells_back(&k, &s, 0, s.rows, first * COLUMNS, end);
-            if (p->parts > 1) meet(p->meeting, (int)p->parts);
-        }
-        for (int64_t g = p->by_units ? 0 : p->number; g < groups; g += p->by_units ? 1 : p->parts) {
-            const group rows = group_of(&k, &s, g, groups);
-            if (rows.rows <= 0) break;
-            if (!p->by_units) cells_back(&k, &s, rows.row, rows.rows, 0, k.width);
-            for (int64_t u = first; u < last; u++)
-                product_back(&k, &s, rows.row, rows.rows, u * COLUMNS);
-        }
-    }
-}
 
 /* All walks over their chunks. */
 static void walk_chunks(layer *l, int backward)
@@ -568,11 +458,9 @@ static void add_column_sums(float *sums, const float *x, int64_t rows, int64_t c
 }
 
 /* A chunk's gradients of the gates as a product takes them. */
-static const void *dgates_factor(layer *l, const walk *k)
+static const void *dgates_factor(const layer *l, int d)
 {
-    if (!l->shape->bf16) return k->dgates;
-    KERNEL(round_bf16)(l->dgates_factor, k->dgates, chunk_rows(k) * SLOTS * l->width);
-    return l->dgates_factor;
+    return l->shape->bf16 ? (const void *)l->dgates_factor[d] : l->walks[d].dgates;
 }
 
 /* What a chunk that has been walked back adds to the gradients of the weights, or of the rows that
@@ -583,8 +471,9 @@ static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const
     walk *k = &l->walks[d];
     const int64_t rows = chunk_rows(k), depth = SLOTS * l->width, inputs = shape->inputs;
     const int bf16 = shape->bf16;
-    const void *dgates = dgates_factor(l, k), *before = k->before;
+    const void *dgates = dgates_factor(l, d), *before = k->before;
     if (bf16) {
+        KERNEL(round_bf16)(l->dgates_factor[d], k->dgates, rows * depth);
         KERNEL(round_bf16)(l->before_factor, k->before, rows * l->width);
         before = l->before_factor;
     }
@@ -609,7 +498,7 @@ static int finish_dx(layer *l, const oct_recurrent_gradients *g)
     if (!g->dx || shape->rows) return 0;
     for (int d = 0; d < shape->directions; d++) {
         const walk *k = &l->walks[d];
-        OCT_TRY(oct_product(l->rows, dgates_factor(l, k), l->w_ih[d], NULL, chunk_rows(k),
+        OCT_TRY(oct_product(l->rows, dgates_factor(l, d), l->w_ih[d], NULL, chunk_rows(k),
                             shape->inputs, SLOTS * l->width, 0, 0, together(l) && d > 0,
                             shape->bf16));
         if (!together(l) || d == shape->directions - 1)

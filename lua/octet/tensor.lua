@@ -59,9 +59,12 @@ function M.set_soft_limit(bytes)
 end
 
 --- The result in `out`, owned by Lua from here on.
+--- A handle that a call of the core gave: the collector frees it.
+local function own(t) return ffi.gc(t, C.oct_tensor_free) end
+
 local function take()
   if pressure[0] ~= 0 then relieve() end
-  return ffi.gc(out[0], C.oct_tensor_free)
+  return own(out[0])
 end
 
 local function dtype_code(name, op)
@@ -510,6 +513,6 @@ ffi.metatype("oct_tensor", {
 })
 
 -- What the other parts of the library call the core with.
-M.call, M.out, M.take = call, out, take
+M.call, M.out, M.take, M.own = call, out, take, own
 
 return M

@@ -294,19 +294,18 @@ for _, kind in ipairs(KINDS) do
         local layer = nn[kind](inputs, hidden, {bidirectional = true})
         local x = random({tokens, inputs}, 3):parameter_()
         local lengths, first = {tokens / 2, tokens / 3, tokens / 6 - 1, 1}, nil
+        local at = {}
+        for t = 1, tokens do at[t] = t * t % 97 end
+        local rows = tensor.from(at, {tokens}, "i32"):keep()
         for _, threads in ipairs {1, 2, 3, 4} do
           octet.set_threads(threads)
           local found = octet.scope(function()
             local y, _, state = layer(x, lengths)
-            local values = {y:totable(), state.h:totable()}
-            local loss = y:square():mean() + state.h:sum()
+            local shared = layer(x, lengths, nil, rows)
+            local values = {y:totable(), state.h:totable(), shared:totable()}
+            local loss = y:square():mean() + state.h:sum() + shared:square():mean()
             loss:backward()
-            values[3] = x:grad():totable()
-            x:zero_grad()
-            for _, p in ipairs(layer:parameters()) do
-              values[#values + 1] = p.tensor:grad():totable()
-              p.tensor:zero_grad()
-            end
+            for _, gradient in ipairs(gradients_of(layer, x)) do values[#values + 1] = gradient end
             return values
           end)
           first = first or found

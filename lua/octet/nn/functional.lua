@@ -4,7 +4,7 @@ local ffi = require "ffi"
 local binding = require "octet.binding"
 local tensor = require "octet.tensor"
 
-local C, call, out, take = binding.C, tensor.call, tensor.out, tensor.take
+local C, call, out, take, own = binding.C, tensor.call, tensor.out, tensor.take, tensor.own
 local pair = ffi.new "oct_tensor *[2]"
 local M = {}
 
@@ -34,7 +34,7 @@ end
 -- @treturn tensor i32, of the shape of `ids`
 function M.distinct(ids)
   call(C.oct_distinct, pair, pair + 1, ids)
-  return ffi.gc(pair[0], C.oct_tensor_free), ffi.gc(pair[1], C.oct_tensor_free)
+  return own(pair[0]), own(pair[1])
 end
 
 --- Each element is 0 with probability p, else scaled by 1 / (1 - p).

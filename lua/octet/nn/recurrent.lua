@@ -6,13 +6,11 @@ local functional = require "octet.nn.functional"
 local module = require "octet.nn.module"
 local tensor = require "octet.tensor"
 
-local C, call = binding.C, binding.call
+local C, call, own = binding.C, binding.call, tensor.own
 local M = {}
 
 local outs = ffi.new "oct_tensor *[4]"
 local weights_in = ffi.new "oct_tensor *[8]"
-
-local function own(t) return ffi.gc(t, C.oct_tensor_free) end
 
 local KINDS = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
 local SUFFIXES = {"", "_reverse"}
