@@ -49,8 +49,8 @@ static void add_line(oct_lines *lines, double start, double slope, double offset
     lines->offset[s] = (float)offset;
 }
 
-/* The line through two points, `low` and `high` being magnitudes. Exact at the middle: what rounding
- * the slope costs is halved. */
+/* The line through two points, `low` and `high` being magnitudes. Exact at the middle: what
+ * rounding the slope costs is halved. */
 static void add_line_through(oct_lines *lines, double start, double low, double at_low, double high,
                              double at_high)
 {

@@ -320,7 +320,7 @@ int oct_terminal_columns(int *columns, int descriptor);
  * bytes 0: the end. */
 int oct_read_available(int64_t *bytes, char *buffer, int64_t capacity, int descriptor);
 
-/* ---- other programs --------------------------------------------------------------------------- */
+/* ---- other programs -------------------------------------------------------------------------- */
 
 /* Run a program beside this one, looked for in PATH: arguments, the first its name, NULL behind the
  * last. Its input is empty; what it prints is appended to a file. It ends by SIGTERM when the

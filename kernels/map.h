@@ -50,9 +50,9 @@ enum {
 /* The bits of place 256, the last one of an unsigned map. */
 #define OCT_PLACE_LAST 0x44000000u
 
-/* A function of y = |x| * scale + lift made of lines: y * slope + offset. Which line holds is found by
- * comparing with the starts, or from y's octave and two comparisons, or from its cell and one; the
- * scale moves the cells so that there is only one to make. All give the same line. */
+/* A function of y = |x| * scale + lift made of lines: y * slope + offset. Which line holds is found
+ * by comparing with the starts, or from y's octave and two comparisons, or from its cell and one;
+ * the scale moves the cells so that there is only one to make. All give the same line. */
 typedef struct oct_lines {
     float start[OCT_SEGMENTS];     /* y from which a line holds; of those unused: infinity */
     float end[OCT_SEGMENTS];       /* start of the next one; infinity where there is none */

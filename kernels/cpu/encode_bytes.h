@@ -1,7 +1,7 @@
 /* encode_bytes.h - rounding by chance in a map of lines (kernels/map.h), by AVX-512 VBMI.
  *
- * What encode_lines.h does, with look-ups of bytes: a line by one look-up from its cell, which holds
- * one line's start at most, and the codes picked out of the sums as bytes. */
+ * What encode_lines.h does, with look-ups of bytes: a line by one look-up from its cell, which
+ * holds one line's start at most, and the codes picked out of the sums as bytes. */
 #ifndef OCT_ENCODE_BYTES_H
 #define OCT_ENCODE_BYTES_H
 #include "kernels/cpu/encode_lines.h"

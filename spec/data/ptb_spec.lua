@@ -1,10 +1,10 @@
 local file = require "octet.file"
 local octet = require "octet"
-local tiny = require "spec.recipes.tiny"
+local scratch = require "spec.scratch"
 
 local folder
-before_each(function() folder = tiny.scratch() end)
-after_each(function() file.remove_folder(folder) end)
+before_each(function() folder = scratch.folder() end)
+after_each(scratch.clean)
 
 --- The texts of a folder; what is left out is a text of one known word.
 local function write(texts)

@@ -1,7 +1,7 @@
 local ffi = require "ffi"
 local file = require "octet.file"
 local octet = require "octet"
-local tiny = require "spec.recipes.tiny"
+local scratch = require "spec.scratch"
 
 local words, imdb = octet.data.words, octet.data.imdb
 
@@ -100,8 +100,8 @@ describe("batches by length", function()
 end)
 
 describe("a user's own table", function()
-  local home = tiny.scratch()
-  teardown(function() file.remove_folder(home) end)
+  local home = scratch.folder()
+  teardown(scratch.clean)
 
   local function load_text(text, name)
     local path = home .. "/" .. (name or "own.csv")

@@ -6,8 +6,8 @@ local map = require "octet.optim.map"
 local octet = require "octet"
 local optim = require "octet.optim"
 local peers = require "spec.optim.peers.optimizer_state"
-local runs = require "spec.optim.state_runs"
 local safetensors = require "octet.safetensors"
+local scratch = require "spec.scratch"
 local tensor = require "octet.tensor"
 
 local function copied(t)
@@ -69,7 +69,7 @@ end
 
 describe("imported state", function()
   local path
-  before_each(function() path = runs.file_name() end)
+  before_each(function() path = scratch.path() end)
   after_each(function() os.remove(path) end)
 
   for _, case in ipairs(peers) do

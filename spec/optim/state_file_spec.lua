@@ -7,6 +7,7 @@ local machine = require "octet.machine"
 local optim = require "octet.optim"
 local runs = require "spec.optim.state_runs"
 local safetensors = require "octet.safetensors"
+local scratch = require "spec.scratch"
 local tensor = require "octet.tensor"
 
 local fresh, advance = runs.fresh, runs.advance
@@ -17,7 +18,7 @@ end
 
 describe("an optimizer's file", function()
   local path
-  before_each(function() path = runs.file_name() end)
+  before_each(function() path = scratch.path() end)
   after_each(function() os.remove(path) end)
 
   for _, name in ipairs(optim.NAMES) do
@@ -171,7 +172,7 @@ describe("a run's checkpoint", function()
   it("is taken by an optimizer of another width, by itself or with its run", function()
     local checkpoint = require "octet.train.checkpoint"
     local nn = require "octet.nn"
-    local path = runs.file_name()
+    local path = scratch.path()
     local function run(name)
       machine.seed(3)
       local model = nn.Linear(80, 64)

@@ -1,6 +1,5 @@
 --- Two parameters, one large and one small, whose gradients follow from the step alone: what the
 -- specs of state step, save and take up again.
-local file = require "octet.file"
 local gradients = require "spec.optim.gradients"
 local optim = require "octet.optim"
 local tensor = require "octet.tensor"
@@ -23,13 +22,6 @@ function M.fresh(rule, options)
   local opt = optim[rule]({{name = "layer.weight", tensor = a}, {name = "layer.bias", tensor = b}},
     options)
   return {opt = opt, parameters = {a, b}, rule = opt.rule.name}
-end
-
---- A name for a file, in memory where there is such a place: many saves wait for the disk long.
-function M.file_name()
-  local name = os.tmpname()
-  os.remove(name)
-  return file.is_folder "/dev/shm" and (name:gsub("^/tmp", "/dev/shm")) or name
 end
 
 --- Steps `from` to `to`.

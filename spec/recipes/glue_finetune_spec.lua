@@ -2,17 +2,18 @@
 local file = require "octet.file"
 local json = require "octet.json"
 local octet = require "octet"
+local scratch = require "spec.scratch"
 local tiny = require "spec.recipes.tiny"
 
 local home, model, data
 
 setup(function()
-  home = tiny.scratch()
+  home = scratch.folder()
   model = tiny.model(home .. "/model")
   data = home .. "/data"
   tiny.all_data(data)
 end)
-teardown(function() file.remove_folder(home) end)
+teardown(scratch.clean)
 
 local function finetune(arguments, o)
   local all, given = {}, {}

@@ -1,12 +1,13 @@
 -- The recipe from its command line to the folder it leaves.
 local file = require "octet.file"
 local octet = require "octet"
+local scratch = require "spec.scratch"
 local tiny = require "spec.recipes.tiny"
 
 local home, table_path
 
 setup(function()
-  home = tiny.scratch()
+  home = scratch.folder()
   table_path = home .. "/mail.csv"
   local lines = {"text,label"}
   for n = 1, 120 do
@@ -15,7 +16,7 @@ setup(function()
   end
   file.save(table_path, table.concat(lines, "\n") .. "\n")
 end)
-teardown(function() file.remove_folder(home) end)
+teardown(scratch.clean)
 
 local function classify(out, arguments, o)
   local all = {"--data", table_path, "--text-column", "text", "--label-column", "label",

@@ -1,6 +1,7 @@
 -- The recipe from its command line to the folder it leaves.
 local file = require "octet.file"
 local octet = require "octet"
+local scratch = require "spec.scratch"
 local tiny = require "spec.recipes.tiny"
 
 local home, song, noise
@@ -15,7 +16,7 @@ local function write(folder, text)
 end
 
 setup(function()
-  home = tiny.scratch()
+  home = scratch.folder()
   -- What comes behind "round" hangs on the word before it.
   song = write(home .. "/song", function(words)
     return ("row round the boat\nturn round the wheel\n"):rep(words / 10)
@@ -29,7 +30,7 @@ setup(function()
     return table.concat(lines, " ")
   end)
 end)
-teardown(function() file.remove_folder(home) end)
+teardown(scratch.clean)
 
 local function run_on(data, out, arguments, o)
   -- Wide enough that the LSTM's weights have 8-bit state.

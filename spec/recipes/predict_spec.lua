@@ -1,11 +1,12 @@
 -- Predictions of tiny models that glue_finetune made.
 local file = require "octet.file"
+local scratch = require "spec.scratch"
 local tiny = require "spec.recipes.tiny"
 
 local home, runs
 
 setup(function()
-  home, runs = tiny.scratch(), {}
+  home, runs = scratch.folder(), {}
   local model = tiny.model(home .. "/model")
   tiny.all_data(home .. "/data")
   for _, task in ipairs {"sst2", "mrpc", "stsb"} do
@@ -14,7 +15,7 @@ setup(function()
       "--model", model, "--batch", "8", "--lr", "1e-2", "--epochs", "4", "--out", runs[task]})))
   end
 end)
-teardown(function() file.remove_folder(home) end)
+teardown(scratch.clean)
 
 local function predict(arguments, o) return tiny.run("predict", arguments, o) end
 

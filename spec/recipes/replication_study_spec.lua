@@ -1,8 +1,9 @@
 -- The study on a small set of messages: its runs, its table, and how it goes on.
 local file = require "octet.file"
+local scratch = require "spec.scratch"
 local tiny = require "spec.recipes.tiny"
 
-local home = tiny.scratch()
+local home = scratch.folder()
 
 setup(function()
   local lines = {"type,text"}
@@ -13,7 +14,7 @@ setup(function()
   file.make_folder(home .. "/data/sms-spam")
   file.save(home .. "/data/sms-spam/sms_spam.csv", table.concat(lines, "\n") .. "\n")
 end)
-teardown(function() file.remove_folder(home) end)
+teardown(scratch.clean)
 
 local function study(out, arguments, o)
   local all = {"--experiment", "sms", "--data", home .. "/data", "--out", out, "--jobs", "2"}

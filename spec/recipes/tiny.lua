@@ -9,15 +9,6 @@ local GOOD = {"good", "fine", "funny", "warm", "bright"}
 local BAD = {"bad", "dull", "slow", "cold", "flat"}
 local REST = {"the", "film", "story", "is", "and", "a", "very", "rather", "so", "plot"}
 
---- A folder in a place that is fast, to be removed with file.remove_folder.
-function M.scratch()
-  local name = os.tmpname()
-  os.remove(name)
-  if file.is_folder "/dev/shm" then name = name:gsub("^/tmp", "/dev/shm") end
-  file.make_folder(name)
-  return name
-end
-
 --- A model's folder.
 -- @tparam string folder
 -- @tparam[opt] table options dropout; `poison`: a word whose embedding is not a number

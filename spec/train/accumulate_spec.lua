@@ -3,17 +3,15 @@ local file = require "octet.file"
 local fit = require "octet.train.fit"
 local octet = require "octet"
 local run_folder = require "octet.train.run_folder"
+local scratch = require "spec.scratch"
 local nn, optim, tensor = octet.nn, octet.optim, octet.tensor
 
 local EXAMPLES, EPOCHS = 70, 3
 local IGNORED = -100
 
 local folder
-before_each(function()
-  folder = (file.is_folder "/dev/shm" and "/dev/shm" or "/tmp") .. os.tmpname():gsub("^/tmp", "")
-  os.remove(folder)
-end)
-after_each(function() file.remove_folder(folder) end)
+before_each(function() folder = scratch.folder() end)
+after_each(scratch.clean)
 
 local function create(name)
   local run = run_folder.create(folder .. "/" .. name)

@@ -2,6 +2,7 @@ local octet = require "octet"
 local file = require "octet.file"
 local fit = require "octet.train.fit"
 local run_folder = require "octet.train.run_folder"
+local scratch = require "spec.scratch"
 local checkpoint = require "octet.train.checkpoint"
 local nn, tensor = octet.nn, octet.tensor
 
@@ -46,9 +47,8 @@ local function momentum(parameters)
 end
 
 local folder
-local function scratch(name) return folder .. "/" .. name end
 local function create(name)
-  local run = run_folder.create(scratch(name))
+  local run = run_folder.create(folder .. "/" .. name)
   run:save_json("config.json", {})
   return run
 end
@@ -119,12 +119,8 @@ local function bytes_of(run)
   return all
 end
 
-before_each(function()
-  -- In memory where the system has such a place: the loop waits for the disk at each checkpoint.
-  folder = (file.is_folder "/dev/shm" and "/dev/shm" or "/tmp") .. os.tmpname():gsub("^/tmp", "")
-  os.remove(folder)
-end)
-after_each(function() file.remove_folder(folder) end)
+before_each(function() folder = scratch.folder() end)
+after_each(scratch.clean)
 
 describe("a training loop", function()
   it("logs each step, scores each epoch, and keeps the last and the best checkpoint", function()
@@ -181,7 +177,8 @@ describe("a training loop", function()
           assert.equal(15, result.interrupted)
           -- Nothing that was done is lost.
           assert.equal(result.steps, checkpoint.position(run:checkpoint_path()).step)
-          result = train(run_folder.open(scratch(what .. stop_at)), nil, {evaluate_every = 4})
+          result = train(run_folder.open(folder .. "/" .. what .. stop_at), nil,
+            {evaluate_every = 4})
         end
         assert.is_nil(result.interrupted)
         assert.same(expected, bytes_of(run))
@@ -204,7 +201,7 @@ describe("a training loop", function()
         end, {checkpoint_every = 5})
       end, "killed")
       run:close_logs()
-      train(run_folder.open(scratch("killed" .. kill_at)), nil, {checkpoint_every = 5})
+      train(run_folder.open(folder .. "/killed" .. kill_at), nil, {checkpoint_every = 5})
       assert.same(expected, bytes_of(run))
     end
   end)
@@ -250,7 +247,7 @@ describe("a training loop on a disk that fails", function()
       if not ok then
         assert.is_nil(tostring(err):find "\n")
         assert.matches("full", err)
-        run = run_folder.open(scratch("full" .. nth))
+        run = run_folder.open(folder .. "/full" .. nth)
         train(run, nil, options)
       end
       assert.same(expected, bytes_of(run), "call " .. nth)
@@ -263,13 +260,14 @@ describe("a run's folder", function()
     create "a"
     assert.has_error(function() create "a" end,
       ("--out: %s exists already; name a new folder, or go on with --resume %s"):format(
-        scratch "a", scratch "a"))
+        folder .. "/a", folder .. "/a"))
   end)
 
   it("cannot be resumed where there is none, or none of a run", function()
-    assert.error_matches(function() run_folder.open(scratch "none") end, "there is no folder ")
-    file.make_folder(scratch "empty")
-    assert.error_matches(function() run_folder.open(scratch "empty") end, "it has no config.json")
+    assert.error_matches(function() run_folder.open(folder .. "/none") end, "there is no folder ")
+    file.make_folder(folder .. "/empty")
+    assert.error_matches(function() run_folder.open(folder .. "/empty") end,
+      "it has no config.json")
   end)
 end)
 
@@ -283,12 +281,12 @@ describe("a checkpoint", function()
       local flipped = text:sub(1, -2) .. string.char(bit.bxor(text:byte(-1), 1))
       for _, damaged in ipairs {flipped, text:sub(1, -2), text:sub(1, 100), ""} do
         file.save(path, damaged)
-        local ok, err = pcall(train, run_folder.open(scratch "a"))
+        local ok, err = pcall(train, run_folder.open(folder .. "/a"))
         assert.is_false(ok, err)
         assert.is_nil(err:find "\n")
       end
       octet.safetensors.save(path, {x = tensor.zeros {2}})
-      assert.error_matches(function() train(run_folder.open(scratch "a")) end,
+      assert.error_matches(function() train(run_folder.open(folder .. "/a")) end,
         "is no checkpoint of this version of Octet")
     end)
 
@@ -297,7 +295,7 @@ describe("a checkpoint", function()
     local model = nn.Linear(2, 2)
     file.make_folder(run:path "checkpoint")
     checkpoint.save(run:checkpoint_path(), model, momentum(model:parameters()), {step = 1})
-    assert.error_matches(function() train(run_folder.open(scratch "a")) end,
+    assert.error_matches(function() train(run_folder.open(folder .. "/a")) end,
       "tensor model.* is left over")
   end)
 end)
