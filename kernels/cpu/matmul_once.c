@@ -26,10 +26,13 @@ typedef struct product {
     product_key key;
     dnnl_primitive_t primitive;
     dnnl_stream_t stream;
+    dnnl_memory_desc_t scratchpad; /* ours, so that any thread may run the product */
+    size_t scratchpad_bytes;
 } product;
 
 enum { BUCKETS = 64 };
 static product *products[BUCKETS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static dnnl_engine_t engine;
 
 static int failed(const char *what, dnnl_status_t status)
@@ -62,6 +65,7 @@ static dnnl_status_t build(product *p)
     if (!status) status = dnnl_matmul_desc_init(&desc, &a, &b, key->bias ? &bias : NULL, &y);
     dnnl_primitive_attr_t attr = NULL;
     if (!status) status = dnnl_primitive_attr_create(&attr);
+    if (!status) status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
     dnnl_post_ops_t post_ops = NULL;
     if (!status && key->accumulate) {
         status = dnnl_post_ops_create(&post_ops);
@@ -70,7 +74,12 @@ static dnnl_status_t build(product *p)
     }
     dnnl_primitive_desc_t primitive_desc = NULL;
     if (!status) status = dnnl_primitive_desc_create(&primitive_desc, &desc, attr, engine, NULL);
-    if (!status) status = dnnl_primitive_create(&p->primitive, primitive_desc);
+    if (!status) {
+        p->scratchpad =
+            *dnnl_primitive_desc_query_md(primitive_desc, dnnl_query_scratchpad_md, 0);
+        p->scratchpad_bytes = dnnl_memory_desc_get_size(&p->scratchpad);
+        status = dnnl_primitive_create(&p->primitive, primitive_desc);
+    }
     if (!status) status = dnnl_stream_create(&p->stream, engine, dnnl_stream_default_flags);
     if (primitive_desc) dnnl_primitive_desc_destroy(primitive_desc);
     if (post_ops) dnnl_post_ops_destroy(post_ops);
@@ -78,7 +87,7 @@ static dnnl_status_t build(product *p)
     return status;
 }
 
-static product *find(const product_key *key)
+static product *find_or_build(const product_key *key)
 {
     size_t bucket = (size_t)(key->m * 31 + key->n * 7 + key->k) % BUCKETS;
     for (product *p = products[bucket]; p; p = p->next)
@@ -98,6 +107,14 @@ static product *find(const product_key *key)
     }
     p->next = products[bucket];
     return products[bucket] = p;
+}
+
+static product *find(const product_key *key)
+{
+    pthread_mutex_lock(&lock);
+    product *p = find_or_build(key);
+    pthread_mutex_unlock(&lock);
+    return p;
 }
 
 /* ---- out of reach of signals ----------------------------------------------------------------- */
@@ -125,7 +142,7 @@ static void deafen_workers(const sigset_t *set)
 {
     static _Thread_local int the_first_is_deaf;
     int threads = omp_get_max_threads();
-    if (threads == 1 || (threads == 2 && the_first_is_deaf)) return;
+    if (threads == 1 || omp_in_parallel() || (threads == 2 && the_first_is_deaf)) return;
 #pragma omp parallel num_threads(threads)
     {
         static _Thread_local int deaf;
@@ -165,21 +182,28 @@ int oct_product(float *y, const void *a, const void *b, const float *bias, int64
     product *p = find(&key);
     if (!p) return -1;
 
-    dnnl_memory_desc_t descs[4];
-    void *data[4] = {(void *)a, (void *)b, y, (void *)bias};
-    const int names[4] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS};
-    dnnl_exec_arg_t args[4];
-    int count = bias ? 4 : 3, made = 0;
+    enum { MOST = 5 };
+    void *scratchpad = NULL;
+    if (p->scratchpad_bytes && !(scratchpad = oct_block_new(p->scratchpad_bytes, OCT_WORKSPACE)))
+        return -1;
+    dnnl_memory_desc_t descs[MOST] = {[MOST - 1] = p->scratchpad};
+    void *data[MOST] = {(void *)a, (void *)b, y, (void *)bias, scratchpad};
+    const int names[MOST] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS,
+                             DNNL_ARG_SCRATCHPAD};
+    dnnl_exec_arg_t args[MOST];
+    int made = 0;
     dnnl_status_t status = describe(&descs[0], m, k, transpose_a, bf16);
     if (!status) status = describe(&descs[1], k, n, transpose_b, bf16);
     if (!status) status = describe(&descs[2], m, n, 0, 0);
     if (!status && bias) status = describe(&descs[3], 1, n, 0, 0);
-    for (; !status && made < count; made++) {
-        args[made].arg = names[made];
-        status = dnnl_memory_create(&args[made].memory, &descs[made], engine, data[made]);
-        if (status) break;
+    for (int i = 0; !status && i < MOST; i++) {
+        if (i >= 3 && !data[i]) continue;
+        args[made].arg = names[i];
+        status = dnnl_memory_create(&args[made].memory, &descs[i], engine, data[i]);
+        if (!status) made++;
     }
-    if (!status) status = execute(p, count, args);
+    if (!status) status = execute(p, made, args);
     for (int i = 0; i < made; i++) dnnl_memory_destroy(args[i].memory);
+    oct_block_free(scratchpad, p->scratchpad_bytes, OCT_WORKSPACE);
     return status ? failed("run a product", status) : 0;
 }

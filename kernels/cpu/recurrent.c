@@ -4,11 +4,14 @@
  * gathered, one product by oneDNN gives what they add to the gates, and while that is in cache the
  * steps are walked; on the way back the steps come first, and then the products for the gradients
  * of x and of the weights. Both directions are walked at once, each in its own order of chunks.
+ * Where there are as many threads as directions, each thread does all of its direction by itself:
+ * threads that meet at every product wait for each other, 10 % of the time of two.
  *
  * Where tokens share rows of x, what a row adds to the gates is one product for all its tokens,
  * before the first chunk; on the way back the gradients of a row's gates are summed over its
  * tokens, and the products follow the last chunk. */
 #include <omp.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -74,49 +77,47 @@ static float *take_floats(room *r, int64_t count) { return take(r, count, sizeof
 typedef struct layer {
     const oct_recurrent_shape *shape;
     const oct_recurrent_weights *weights;
+    const oct_recurrent_gradients *g; /* NULL forwards */
+    const float *x, *h_0, *c_0;
+    float *y, *c, *h_n, *c_n;
+    float *all_gates, *all_cells; /* of both directions, where they are kept */
     int64_t width, chunks, chunk_rows;
     int32_t *ends; /* [chunks]: step behind each */
     walk walks[2];
     float *w_ih[2];        /* [4 width x inputs], bf16 where wanted */
-    float *ordered;        /* the same before it is rounded; NULL where it is not */
+    float *ordered[2];     /* the same before it is rounded; NULL where it is not */
     float *biases[2];      /* [4 width] */
-    float *rows, *factors; /* [chunk_rows x inputs]: of x, or of its gradient */
+    float *rows;           /* [chunk_rows x inputs]: of x, or of its gradient */
+    const void *factors;   /* the rows of x as a product takes them, of a chunk or all */
+    uint16_t *rounded;     /* those in bf16 */
     /* Where tokens share rows of x. */
-    int32_t *row_of_place; /* [chunk_rows] */
-    float *table[2];       /* [x_rows x 4 width]: of each row the gates, or their gradients */
-    uint16_t *x_factor, *table_factor; /* in bf16: x, and a table of gradients */
+    int32_t *row_of_place[2]; /* [chunk_rows] */
+    float *table[2];          /* [x_rows x 4 width]: of each row the gates, or their gradients */
+    uint16_t *table_factor[2];
     /* Forward. */
     float *gates[2]; /* [chunk_rows x 4 width] where they are not kept */
     /* Back. */
     uint16_t *dgates_factor[2]; /* [chunk_rows x 4 width] in bf16 */
-    uint16_t *before_factor;    /* [chunk_rows x width] in bf16 */
+    uint16_t *before_factor[2]; /* [chunk_rows x width] in bf16 */
     float *dw_ih[2], *dw_hh[2]; /* [4 width x inputs], [4 width x width] */
     float *dbiases[2];          /* [4 width] */
 } layer;
 
-static void lay_out(layer *l, room *r, int keeps_gates, int backward)
+static void lay_out(layer *l, room *r)
 {
     const oct_recurrent_shape *shape = l->shape;
+    const int keeps_gates = l->all_gates != NULL, backward = l->g != NULL;
     const int64_t width = l->width, gates = SLOTS * width, inputs = shape->inputs;
     const int64_t states = shape->sequences * width, chunk = l->chunk_rows;
     const int bf16 = shape->bf16, gru = shape->cell == OCT_GRU;
     l->ends = take(r, l->chunks, sizeof *l->ends);
-    if (shape->rows) {
-        if (backward) l->row_of_place = take(r, chunk, sizeof *l->row_of_place);
-        if (bf16) l->x_factor = take(r, shape->x_rows * inputs, 2);
-        if (bf16 && backward) l->table_factor = take(r, shape->x_rows * gates, 2);
-    } else {
-        l->rows = take_floats(r, chunk * inputs);
-        l->factors = bf16 ? take(r, chunk * inputs, 2) : l->rows;
-    }
-    l->ordered = bf16 ? take_floats(r, gates * inputs) : NULL;
-    if (backward) {
-        l->before_factor = bf16 ? take(r, chunk * width, 2) : NULL;
-    }
+    if (!shape->rows) l->rows = take_floats(r, chunk * inputs);
+    if (bf16) l->rounded = take(r, (shape->rows ? shape->x_rows : chunk) * inputs, 2);
     for (int d = 0; d < shape->directions; d++) {
         walk *k = &l->walks[d];
         *k = (walk){.shape = shape, .width = width, .reverse = d};
         l->w_ih[d] = take(r, gates * inputs, bf16 ? 2 : sizeof(float));
+        l->ordered[d] = bf16 ? take_floats(r, gates * inputs) : NULL;
         if (shape->rows) l->table[d] = take_floats(r, shape->x_rows * gates);
         if (!backward) {
             l->biases[d] = take_floats(r, gates);
@@ -133,6 +134,11 @@ static void lay_out(layer *l, room *r, int keeps_gates, int backward)
         k->start = gru ? NULL : take_floats(r, states);
         k->dgates = take_floats(r, chunk * gates);
         l->dgates_factor[d] = bf16 ? take(r, chunk * gates, 2) : NULL;
+        l->before_factor[d] = bf16 ? take(r, chunk * width, 2) : NULL;
+        if (shape->rows) {
+            l->row_of_place[d] = take(r, chunk, sizeof *l->row_of_place[d]);
+            l->table_factor[d] = bf16 ? take(r, shape->x_rows * gates, 2) : NULL;
+        }
         k->before = take_floats(r, chunk * width);
         l->dw_ih[d] = take_floats(r, gates * inputs);
         l->dw_hh[d] = take_floats(r, gates * width);
@@ -141,20 +147,17 @@ static void lay_out(layer *l, room *r, int keeps_gates, int backward)
 }
 
 /* Makes room for a call; *bytes is to be given back. NULL where memory ends. */
-static void *open_layer(layer *l, size_t *bytes, const oct_recurrent_shape *shape,
-                        const oct_recurrent_weights *weights, int keeps_gates, int backward)
+static void *open_layer(layer *l, size_t *bytes)
 {
-    memset(l, 0, sizeof *l);
-    l->shape = shape;
-    l->weights = weights;
+    const oct_recurrent_shape *shape = l->shape;
     l->width = oct_recurrent_width(shape->hidden);
     l->chunks = cut(shape, NULL, &l->chunk_rows);
     room r = {NULL, 0};
-    lay_out(l, &r, keeps_gates, backward);
+    lay_out(l, &r);
     *bytes = r.used;
     r = (room){oct_block_new(*bytes, OCT_WORKSPACE), 0};
     if (!r.base) return NULL;
-    lay_out(l, &r, keeps_gates, backward);
+    lay_out(l, &r);
     cut(shape, l->ends, &l->chunk_rows);
     return r.base;
 }
@@ -217,8 +220,11 @@ static int64_t last_token(const oct_recurrent_shape *shape, int64_t row)
 
 /* ---- the threads ----------------------------------------------------------------------------- */
 
+/* Behind a chunk: which of the two states the next step reads. */
+static void turn_around(walk *k) { k->turn ^= (int)(k->to - k->from) & 1; }
+
 /* All walks over their chunks. */
-static void walk_chunks(layer *l, int backward)
+static void walk_chunks(layer *l)
 {
     const oct_recurrent_shape *shape = l->shape;
     const int64_t directions = shape->directions;
@@ -237,14 +243,49 @@ static void walk_chunks(layer *l, int backward)
         for (int64_t i = omp_get_thread_num(); i < directions * parts; i += threads) {
             const int64_t d = i % directions;
             const part p = {i / directions, parts, by_units, &meetings[d]};
-            if (backward)
+            if (l->g)
                 walk_back(&l->walks[d], &p);
             else
                 walk_forward(&l->walks[d], &p);
         }
     }
-    for (int d = 0; d < directions; d++)
-        l->walks[d].turn ^= (int)(l->walks[d].to - l->walks[d].from) & 1;
+    for (int d = 0; d < directions; d++) turn_around(&l->walks[d]);
+}
+
+/* The walk of a direction over its chunk, by the thread at hand. */
+static void walk_alone(walk *k)
+{
+    const part all = {.number = 0, .parts = 1};
+    if (k->dgates) walk_back(k, &all);
+    else walk_forward(k, &all);
+    turn_around(k);
+}
+
+/* Is there a thread for each direction, and nothing that they would have to share? */
+static int can_part(const layer *l)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    return shape->directions > 1 && omp_get_max_threads() == shape->directions &&
+           !omp_in_parallel() && (shape->rows || together(l)) &&
+           shape->tokens * l->width * shape->hidden > SERIAL_BELOW;
+}
+
+/* body(l, d) for each direction, side by side. */
+static int in_parts(layer *l, int (*body)(layer *l, int d))
+{
+    int status = 0;
+    char text[1024];
+#pragma omp parallel for schedule(static, 1)
+    for (int d = 0; d < l->shape->directions; d++)
+        if (body(l, d) != 0) {
+#pragma omp critical
+            {
+                /* A thread's error text is its own. */
+                snprintf(text, sizeof text, "%s", oct_last_error());
+                status = -1;
+            }
+        }
+    return status == 0 ? 0 : oct_fail("%s", text);
 }
 
 /* ---- rows of a chunk ------------------------------------------------------------------------- */
@@ -278,21 +319,40 @@ static oct_dropout_mask mask_of(const oct_recurrent_shape *shape, int64_t token)
     return mask;
 }
 
-/* l->factors = the chunk's rows of x, dropped out, as a product takes them. */
-static void gather_x(layer *l, const walk *k, const float *x)
+/* l->factors = rows of x as a product takes them. */
+static void as_factors(layer *l, const float *x, int64_t rows)
+{
+    if (l->rounded) KERNEL(round_bf16)(l->rounded, x, rows * l->shape->inputs);
+    l->factors = l->rounded ? (const void *)l->rounded : x;
+}
+
+/* The same of the chunk's rows, dropped out. */
+static void gather_x(layer *l, const walk *k)
 {
     const oct_recurrent_shape *shape = l->shape;
     const int64_t inputs = shape->inputs;
     const int drops = shape->dropout.p > 0;
     FOR_CHUNK_ROWS(k, t, row, place, {
         const int64_t token = token_of(k, t, row);
+        const float *from = l->x + token * inputs;
         float *to = l->rows + place * inputs;
         if (drops)
-            KERNEL(dropout)(to, x + token * inputs, inputs, mask_of(shape, token), 0);
+            KERNEL(dropout)(to, from, inputs, mask_of(shape, token), 0);
         else
-            memcpy(to, x + token * inputs, (size_t)inputs * sizeof *to);
+            memcpy(to, from, (size_t)inputs * sizeof *to);
     });
-    if (shape->bf16) KERNEL(round_bf16)((uint16_t *)l->factors, l->rows, chunk_rows(k) * inputs);
+    as_factors(l, l->rows, chunk_rows(k));
+}
+
+/* The same of all the call's rows, where no chunk takes others. */
+static void gather_shared_x(layer *l)
+{
+    if (l->shape->rows) {
+        as_factors(l, l->x, l->shape->x_rows);
+    } else if (together(l)) {
+        enter_chunk(l, 0, 0);
+        gather_x(l, &l->walks[0]);
+    }
 }
 
 /* dx (+)= the chunk's rows in l->rows. */
@@ -315,20 +375,12 @@ static void scatter_dx(const layer *l, const walk *k, float *dx, int add)
 }
 
 /* The rows of x that the chunk's tokens are, by their places. */
-static const int32_t *rows_of_places(layer *l, const walk *k)
+static const int32_t *rows_of_places(layer *l, int d)
 {
-    FOR_CHUNK_ROWS(k, t, row, place,
-                   { l->row_of_place[place] = k->shape->rows[token_of(k, t, row)]; });
-    return l->row_of_place;
-}
-
-/* x as a product takes it, where tokens share its rows. */
-static const void *shared_x(layer *l, const float *x)
-{
-    const oct_recurrent_shape *shape = l->shape;
-    if (!shape->bf16) return x;
-    KERNEL(round_bf16)(l->x_factor, x, shape->x_rows * shape->inputs);
-    return l->x_factor;
+    const walk *k = &l->walks[d];
+    int32_t *to = l->row_of_place[d];
+    FOR_CHUNK_ROWS(k, t, row, place, { to[place] = k->shape->rows[token_of(k, t, row)]; });
+    return to;
 }
 
 /* k->before = h before each token of the chunk: y of the token before it, or h_0. */
@@ -357,78 +409,101 @@ static void order_w_ih(layer *l, int d)
 {
     const oct_recurrent_shape *shape = l->shape;
     const int64_t n = SLOTS * l->width * shape->inputs;
-    float *ordered = l->ordered ? l->ordered : l->w_ih[d];
+    float *ordered = l->ordered[d] ? l->ordered[d] : l->w_ih[d];
     order_rows(ordered, l->weights[d].w_ih, shape->cell, FROM_X, shape->hidden, shape->inputs);
     if (shape->bf16) KERNEL(round_bf16)((uint16_t *)l->w_ih[d], ordered, n);
 }
 
-/* What the rows of x that tokens share add to their gates. */
-static int fill_tables(layer *l, const float *x)
+/* gates[rows x 4 width] = what l->factors, rows of x, add to the gates. */
+static int gates_of_x(const layer *l, int d, float *gates, int64_t rows)
 {
     const oct_recurrent_shape *shape = l->shape;
-    const void *factors = shared_x(l, x);
-    for (int d = 0; d < shape->directions; d++) {
-        OCT_TRY(oct_product(l->table[d], factors, l->w_ih[d], l->biases[d], shape->x_rows,
-                            SLOTS * l->width, shape->inputs, 0, 1, 0, shape->bf16));
-        l->walks[d].table = l->table[d];
-    }
-    return 0;
+    return oct_product(gates, l->factors, l->w_ih[d], l->biases[d], rows, SLOTS * l->width,
+                       shape->inputs, 0, 1, 0, shape->bf16);
 }
 
-/* k->gates = what x adds to the gates of the chunk's tokens, unless that stands in a table. */
-static int start_gates(layer *l, int d, const float *x)
+static int begin_forward(layer *l, int d)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    const oct_recurrent_weights *w = &l->weights[d];
+    const int64_t hidden = shape->hidden;
+    const float *h_0 = states_of(l->h_0, shape, d);
+    walk *k = &l->walks[d];
+    order_w_ih(l, d);
+    order_biases(l->biases[d], w->b_ih, w->b_hh, shape->cell, hidden);
+    pack_forward(k->weights, w->w_hh, shape->cell, hidden, shape->bf16);
+    load_states(k->factors[0], h_0, k, shape->bf16);
+    load_states(k->factors[1], h_0, k, shape->bf16);
+    load_states(k->carry, shape->cell == OCT_GRU ? h_0 : states_of(l->c_0, shape, d), k, 0);
+    k->y = l->y + d * hidden;
+    k->c = l->c ? l->c + d * hidden : NULL;
+    k->y_row = shape->directions * hidden;
+    k->table = l->table[d];
+    return shape->rows ? gates_of_x(l, d, l->table[d], shape->x_rows) : 0;
+}
+
+/* To a round's chunk, whose gates start as what x adds to them, unless that stands in a table. */
+static int begin_chunk(layer *l, int d, int64_t round)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    walk *k = &l->walks[d];
+    enter_chunk(l, d, round);
+    const int64_t at = d * shape->tokens + shape->first[k->from];
+    k->gates = l->all_gates ? l->all_gates + at * SLOTS * l->width : l->gates[d];
+    k->kept_cells = l->all_cells ? l->all_cells + at * l->width : NULL;
+    if (shape->rows) return 0;
+    if (!together(l)) gather_x(l, k);
+    return gates_of_x(l, d, k->gates, chunk_rows(k));
+}
+
+static void end_forward(layer *l, int d)
 {
     const oct_recurrent_shape *shape = l->shape;
     const walk *k = &l->walks[d];
-    if (shape->rows) return 0;
-    if (d == 0 || !together(l)) gather_x(l, k, x);
-    return oct_product(k->gates, l->factors, l->w_ih[d], l->biases[d], chunk_rows(k),
-                       SLOTS * l->width, shape->inputs, 0, 1, 0, shape->bf16);
+    float *h_n = states_of(l->h_n, shape, d);
+    if (l->c_n) store_states(states_of(l->c_n, shape, d), k->carry, k, 0);
+    for (int64_t row = 0; row < shape->sequences; row++) {
+        const int64_t token = d ? shape->begin[row] : last_token(shape, row);
+        memcpy(h_n + shape->order[row] * shape->hidden, k->y + token * k->y_row,
+               (size_t)shape->hidden * sizeof *h_n);
+    }
+}
+
+static int forward_alone(layer *l, int d)
+{
+    OCT_TRY(begin_forward(l, d));
+    for (int64_t round = 0; round < l->chunks; round++) {
+        OCT_TRY(begin_chunk(l, d, round));
+        walk_alone(&l->walks[d]);
+    }
+    end_forward(l, d);
+    return 0;
+}
+
+static int forward(layer *l)
+{
+    const int directions = (int)l->shape->directions;
+    gather_shared_x(l);
+    if (can_part(l)) return in_parts(l, forward_alone);
+    for (int d = 0; d < directions; d++) OCT_TRY(begin_forward(l, d));
+    for (int64_t round = 0; round < l->chunks; round++) {
+        for (int d = 0; d < directions; d++) OCT_TRY(begin_chunk(l, d, round));
+        walk_chunks(l);
+    }
+    for (int d = 0; d < directions; d++) end_forward(l, d);
+    return 0;
 }
 
 int KERNEL(recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, float *cells,
                       const float *x, const float *h_0, const float *c_0,
                       const oct_recurrent_weights *weights, const oct_recurrent_shape *shape)
 {
-    layer l;
+    layer l = {.shape = shape, .weights = weights, .x = x, .h_0 = h_0, .c_0 = c_0, .y = y, .c = c,
+               .h_n = h_n, .c_n = c_n, .all_gates = gates, .all_cells = cells};
     size_t bytes;
-    void *block = open_layer(&l, &bytes, shape, weights, gates != NULL, 0);
+    void *block = open_layer(&l, &bytes);
     if (!block) return -1;
-    const int64_t row_floats = SLOTS * l.width, hidden = shape->hidden;
-    const int directions = (int)shape->directions, gru = shape->cell == OCT_GRU;
-    for (int d = 0; d < directions; d++) {
-        walk *k = &l.walks[d];
-        order_w_ih(&l, d);
-        order_biases(l.biases[d], weights[d].b_ih, weights[d].b_hh, shape->cell, hidden);
-        pack_forward(k->weights, weights[d].w_hh, shape->cell, hidden, shape->bf16);
-        load_states(k->factors[0], states_of(h_0, shape, d), k, shape->bf16);
-        load_states(k->factors[1], states_of(h_0, shape, d), k, shape->bf16);
-        load_states(k->carry, states_of(gru ? h_0 : c_0, shape, d), k, 0);
-        k->y = y + d * hidden;
-        k->c = c ? c + d * hidden : NULL;
-        k->y_row = directions * hidden;
-    }
-    int status = shape->rows ? fill_tables(&l, x) : 0;
-    for (int64_t round = 0; round < l.chunks && status == 0; round++) {
-        for (int d = 0; d < directions && status == 0; d++) {
-            walk *k = &l.walks[d];
-            enter_chunk(&l, d, round);
-            const int64_t at = d * shape->tokens + shape->first[k->from];
-            k->gates = gates ? gates + at * row_floats : l.gates[d];
-            k->kept_cells = cells ? cells + at * l.width : NULL;
-            status = start_gates(&l, d, x);
-        }
-        if (status == 0) walk_chunks(&l, 0);
-    }
-    for (int d = 0; d < directions && status == 0; d++) {
-        const walk *k = &l.walks[d];
-        if (c_n) store_states(states_of(c_n, shape, d), k->carry, k, 0);
-        for (int64_t row = 0; row < shape->sequences; row++) {
-            const int64_t token = d ? shape->begin[row] : last_token(shape, row);
-            memcpy(states_of(h_n, shape, d) + shape->order[row] * hidden, k->y + token * k->y_row,
-                   (size_t)hidden * sizeof *y);
-        }
-    }
+    const int status = forward(&l);
     oct_block_free(block, bytes, OCT_WORKSPACE);
     return status;
 }
@@ -463,38 +538,117 @@ static const void *dgates_factor(const layer *l, int d)
     return l->shape->bf16 ? (const void *)l->dgates_factor[d] : l->walks[d].dgates;
 }
 
-/* What a chunk that has been walked back adds to the gradients of the weights, or of the rows that
- * its tokens share. */
-static int finish_chunk(layer *l, int d, const oct_recurrent_gradients *g, const float *x, int add)
+static const void *table_factor(const layer *l, int d)
+{
+    return l->shape->bf16 ? (const void *)l->table_factor[d] : l->table[d];
+}
+
+/* dw_ih (+)= dgates[rows x 4 width]^T l->factors, and the biases' part. */
+static int add_to_weights(layer *l, int d, const float *dgates, const void *factor, int64_t rows,
+                          int add)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    const int64_t depth = SLOTS * l->width;
+    if (l->g->db_ih[d] || l->g->db_hh[d])
+        add_column_sums(l->dbiases[d], dgates, rows, depth, add);
+    if (!l->g->dw_ih[d]) return 0;
+    return oct_product(l->dw_ih[d], factor, l->factors, NULL, depth, shape->inputs, rows, 1, 0, add,
+                       shape->bf16);
+}
+
+static void begin_back(layer *l, int d)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    const oct_recurrent_gradients *g = l->g;
+    const int64_t hidden = shape->hidden;
+    walk *k = &l->walks[d];
+    order_w_ih(l, d);
+    if (shape->rows) KERNEL(fill)(l->table[d], shape->x_rows * SLOTS * l->width, 0);
+    pack_backward(k->weights, l->weights[d].w_hh, shape->cell, hidden, shape->bf16);
+    load_states(k->dh, states_of(g->dh_n, shape, d), k, 0);
+    if (shape->cell == OCT_LSTM) {
+        load_states(k->dc, states_of(g->dc_n, shape, d), k, 0);
+        load_states(k->start, states_of(l->c_0, shape, d), k, 0);
+        k->cells = l->all_cells + d * shape->tokens * l->width;
+    }
+    k->y = l->y + d * hidden;
+    k->y_row = shape->directions * hidden;
+    k->dy = g->dy ? g->dy + d * hidden : NULL;
+    k->dc_of_each = g->dc ? g->dc + d * hidden : NULL;
+}
+
+/* To a round's chunk; the last one comes first. */
+static void begin_chunk_back(layer *l, int d, int64_t round)
 {
     const oct_recurrent_shape *shape = l->shape;
     walk *k = &l->walks[d];
-    const int64_t rows = chunk_rows(k), depth = SLOTS * l->width, inputs = shape->inputs;
-    const int bf16 = shape->bf16;
-    const void *dgates = dgates_factor(l, d), *before = k->before;
-    if (bf16) {
-        KERNEL(round_bf16)(l->dgates_factor[d], k->dgates, rows * depth);
-        KERNEL(round_bf16)(l->before_factor, k->before, rows * l->width);
-        before = l->before_factor;
-    }
-    if ((g->db_ih[d] || g->db_hh[d]) && !shape->rows)
-        add_column_sums(l->dbiases[d], k->dgates, rows, depth, add);
-    if (g->dw_hh[d])
-        OCT_TRY(
-            oct_product(l->dw_hh[d], dgates, before, NULL, depth, l->width, rows, 1, 0, add, bf16));
-    if (shape->rows) {
-        KERNEL(embedding_backward)(l->table[d], k->dgates, rows_of_places(l, k), rows, depth);
-        return 0;
-    }
-    if (!g->dw_ih[d]) return 0;
-    if (d == 0 || !together(l)) gather_x(l, k, x);
-    return oct_product(l->dw_ih[d], dgates, l->factors, NULL, depth, inputs, rows, 1, 0, add, bf16);
+    enter_chunk(l, d, l->chunks - 1 - round);
+    k->gates = l->all_gates + (d * shape->tokens + shape->first[k->from]) * SLOTS * l->width;
+    if (shape->cell == OCT_GRU || l->g->dw_hh[d])
+        gather_before(l, k, states_of(l->h_0, shape, d));
 }
 
-/* What the chunks add to the gradient of x. */
-static int finish_dx(layer *l, const oct_recurrent_gradients *g)
+/* What a chunk that has been walked back adds to the gradients of the weights, or of the rows that
+ * its tokens share. */
+static int end_chunk_back(layer *l, int d, int64_t round)
 {
     const oct_recurrent_shape *shape = l->shape;
+    walk *k = &l->walks[d];
+    const int64_t rows = chunk_rows(k), depth = SLOTS * l->width;
+    const void *before = k->before;
+    if (shape->bf16) {
+        KERNEL(round_bf16)(l->dgates_factor[d], k->dgates, rows * depth);
+        KERNEL(round_bf16)(l->before_factor[d], k->before, rows * l->width);
+        before = l->before_factor[d];
+    }
+    if (l->g->dw_hh[d])
+        OCT_TRY(oct_product(l->dw_hh[d], dgates_factor(l, d), before, NULL, depth, l->width, rows,
+                            1, 0, round > 0, shape->bf16));
+    if (shape->rows) {
+        KERNEL(embedding_backward)(l->table[d], k->dgates, rows_of_places(l, d), rows, depth);
+        return 0;
+    }
+    if (!together(l) && l->g->dw_ih[d]) gather_x(l, k);
+    return add_to_weights(l, d, k->dgates, dgates_factor(l, d), rows, round > 0);
+}
+
+static void bias_back(float *db, const float *sums, const oct_recurrent_shape *shape, int from,
+                      int add)
+{
+    if (db) order_rows_back(db, sums, 1, shape->cell, from, shape->hidden, 1, add);
+}
+
+/* What the chunks have summed up, to where it belongs. */
+static int end_back(layer *l, int d)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    const oct_recurrent_gradients *g = l->g;
+    const walk *k = &l->walks[d];
+    const int64_t hidden = shape->hidden, inputs = shape->inputs;
+    if (shape->rows) {
+        if (shape->bf16)
+            KERNEL(round_bf16)(l->table_factor[d], l->table[d],
+                               shape->x_rows * SLOTS * l->width);
+        OCT_TRY(add_to_weights(l, d, l->table[d], table_factor(l, d), shape->x_rows, 0));
+    }
+    if (g->dw_ih[d])
+        order_rows_back(g->dw_ih[d], l->dw_ih[d], inputs, shape->cell, FROM_X, hidden, inputs,
+                        g->add_w_ih[d]);
+    if (g->dw_hh[d])
+        order_rows_back(g->dw_hh[d], l->dw_hh[d], l->width, shape->cell, FROM_H, hidden, hidden,
+                        g->add_w_hh[d]);
+    bias_back(g->db_ih[d], l->dbiases[d], shape, FROM_X, g->add_b_ih[d]);
+    bias_back(g->db_hh[d], l->dbiases[d], shape, FROM_H, g->add_b_hh[d]);
+    if (g->dh_0) store_states(states_of(g->dh_0, shape, d), k->dh, k, g->add_h_0);
+    if (g->dc_0) store_states(states_of(g->dc_0, shape, d), k->dc, k, g->add_c_0);
+    return 0;
+}
+
+/* What the chunks that have been walked back add to the gradient of x. */
+static int add_to_dx(layer *l)
+{
+    const oct_recurrent_shape *shape = l->shape;
+    const oct_recurrent_gradients *g = l->g;
     if (!g->dx || shape->rows) return 0;
     for (int d = 0; d < shape->directions; d++) {
         const walk *k = &l->walks[d];
@@ -507,53 +661,50 @@ static int finish_dx(layer *l, const oct_recurrent_gradients *g)
     return 0;
 }
 
-/* The products behind the last chunk, where tokens share rows of x. */
-static int finish_tables(layer *l, const oct_recurrent_gradients *g, const float *x)
+/* The same where tokens share rows of x, behind the last chunk. */
+static int add_tables_to_dx(layer *l)
 {
     const oct_recurrent_shape *shape = l->shape;
-    const int64_t rows = shape->x_rows, depth = SLOTS * l->width, inputs = shape->inputs;
-    const int bf16 = shape->bf16;
-    const void *factors = shared_x(l, x);
-    for (int d = 0; d < shape->directions; d++) {
-        const void *dgates = l->table[d];
-        if (g->db_ih[d] || g->db_hh[d])
-            add_column_sums(l->dbiases[d], l->table[d], rows, depth, 0);
-        if (bf16) {
-            KERNEL(round_bf16)(l->table_factor, l->table[d], rows * depth);
-            dgates = l->table_factor;
-        }
-        if (g->dw_ih[d])
-            OCT_TRY(oct_product(l->dw_ih[d], dgates, factors, NULL, depth, inputs, rows, 1, 0, 0,
-                                bf16));
-        if (g->dx)
-            OCT_TRY(oct_product(g->dx, dgates, l->w_ih[d], NULL, rows, inputs, depth, 0, 0,
-                                g->add_x || d > 0, bf16));
-    }
+    if (!l->g->dx || !shape->rows) return 0;
+    for (int d = 0; d < shape->directions; d++)
+        OCT_TRY(oct_product(l->g->dx, table_factor(l, d), l->w_ih[d], NULL, shape->x_rows,
+                            shape->inputs, SLOTS * l->width, 0, 0, l->g->add_x || d > 0,
+                            shape->bf16));
     return 0;
 }
 
-static void bias_back(float *db, const float *sums, const oct_recurrent_shape *shape, int from,
-                      int add)
+static int back_alone(layer *l, int d)
 {
-    if (db) order_rows_back(db, sums, 1, shape->cell, from, shape->hidden, 1, add);
+    begin_back(l, d);
+    for (int64_t round = 0; round < l->chunks; round++) {
+        begin_chunk_back(l, d, round);
+        walk_alone(&l->walks[d]);
+        OCT_TRY(end_chunk_back(l, d, round));
+    }
+    return end_back(l, d);
 }
 
-/* What the chunks have summed up, to where it belongs. */
-static void finish_gradients(layer *l, int d, const oct_recurrent_gradients *g)
+static int back(layer *l)
 {
     const oct_recurrent_shape *shape = l->shape;
-    const walk *k = &l->walks[d];
-    const int64_t hidden = shape->hidden, inputs = shape->inputs;
-    if (g->dw_ih[d])
-        order_rows_back(g->dw_ih[d], l->dw_ih[d], inputs, shape->cell, FROM_X, hidden, inputs,
-                        g->add_w_ih[d]);
-    if (g->dw_hh[d])
-        order_rows_back(g->dw_hh[d], l->dw_hh[d], l->width, shape->cell, FROM_H, hidden, hidden,
-                        g->add_w_hh[d]);
-    bias_back(g->db_ih[d], l->dbiases[d], shape, FROM_X, g->add_b_ih[d]);
-    bias_back(g->db_hh[d], l->dbiases[d], shape, FROM_H, g->add_b_hh[d]);
-    if (g->dh_0) store_states(states_of(g->dh_0, shape, d), k->dh, k, g->add_h_0);
-    if (g->dc_0) store_states(states_of(g->dc_0, shape, d), k->dc, k, g->add_c_0);
+    const int directions = (int)shape->directions;
+    if (l->g->dw_ih[0] || l->g->dw_ih[1]) gather_shared_x(l);
+    if (can_part(l)) {
+        OCT_TRY(in_parts(l, back_alone));
+        OCT_TRY(add_to_dx(l));
+        return add_tables_to_dx(l);
+    }
+    if (l->g->dx && directions > 1 && !l->g->add_x && !shape->rows && !together(l))
+        KERNEL(fill)(l->g->dx, shape->tokens * shape->inputs, 0);
+    for (int d = 0; d < directions; d++) begin_back(l, d);
+    for (int64_t round = 0; round < l->chunks; round++) {
+        for (int d = 0; d < directions; d++) begin_chunk_back(l, d, round);
+        walk_chunks(l);
+        for (int d = 0; d < directions; d++) OCT_TRY(end_chunk_back(l, d, round));
+        OCT_TRY(add_to_dx(l));
+    }
+    for (int d = 0; d < directions; d++) OCT_TRY(end_back(l, d));
+    return add_tables_to_dx(l);
 }
 
 int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *gates,
@@ -561,46 +712,12 @@ int KERNEL(recurrent_backward)(const oct_recurrent_gradients *g, const float *ga
                                const float *c_0, const oct_recurrent_weights *weights,
                                const oct_recurrent_shape *shape)
 {
-    layer l;
+    layer l = {.shape = shape, .weights = weights, .g = g, .x = x, .h_0 = h_0, .c_0 = c_0,
+               .y = (float *)y, .all_gates = (float *)gates, .all_cells = (float *)cells};
     size_t bytes;
-    void *block = open_layer(&l, &bytes, shape, weights, 1, 1);
+    void *block = open_layer(&l, &bytes);
     if (!block) return -1;
-    const int64_t hidden = shape->hidden;
-    const int directions = (int)shape->directions, gru = shape->cell == OCT_GRU;
-    if (g->dx && directions > 1 && !g->add_x && !shape->rows && !together(&l))
-        KERNEL(fill)(g->dx, shape->tokens * shape->inputs, 0);
-    for (int d = 0; d < directions; d++) {
-        walk *k = &l.walks[d];
-        order_w_ih(&l, d);
-        if (shape->rows) KERNEL(fill)(l.table[d], shape->x_rows * SLOTS * l.width, 0);
-        pack_backward(k->weights, weights[d].w_hh, shape->cell, hidden, shape->bf16);
-        load_states(k->dh, states_of(g->dh_n, shape, d), k, 0);
-        if (!gru) {
-            load_states(k->dc, states_of(g->dc_n, shape, d), k, 0);
-            load_states(k->start, states_of(c_0, shape, d), k, 0);
-            k->cells = cells + d * shape->tokens * l.width;
-        }
-        k->y = (float *)y + d * hidden;
-        k->y_row = directions * hidden;
-        k->dy = g->dy ? g->dy + d * hidden : NULL;
-        k->dc_of_each = g->dc ? g->dc + d * hidden : NULL;
-    }
-    int status = 0;
-    for (int64_t round = 0; round < l.chunks && status == 0; round++) {
-        for (int d = 0; d < directions; d++) {
-            walk *k = &l.walks[d];
-            enter_chunk(&l, d, l.chunks - 1 - round);
-            k->gates =
-                (float *)gates + (d * shape->tokens + shape->first[k->from]) * SLOTS * l.width;
-            if (gru || g->dw_hh[d]) gather_before(&l, k, states_of(h_0, shape, d));
-        }
-        walk_chunks(&l, 1);
-        for (int d = 0; d < directions && status == 0; d++)
-            status = finish_chunk(&l, d, g, x, round > 0);
-        if (status == 0) status = finish_dx(&l, g);
-    }
-    if (status == 0 && shape->rows) status = finish_tables(&l, g, x);
-    for (int d = 0; d < directions && status == 0; d++) finish_gradients(&l, d, g);
+    const int status = back(&l);
     oct_block_free(block, bytes, OCT_WORKSPACE);
     return status;
 }
