@@ -284,14 +284,15 @@ for _, kind in ipairs(KINDS) do
       assert.is_true(state.h:all_finite())
     end)
 
-    it("gives the same bits for any number of threads over many chunks", function()
-      -- 9,000 tokens of 16 units are two chunks of 2 MiB; 600 of 300 units are two of 512 rows.
+    it("gives the same bits for any number of threads over one chunk and many", function()
+      -- 9,000 tokens of 16 units are two chunks of 2 MiB; 600 of 300 units are two of 512 rows. In
+      -- one chunk two threads take a direction each.
       local before = octet.threads()
       finally(function() octet.set_threads(before) end)
-      for _, o in ipairs {{9000, 4, 7}, {600, 8, 300}} do
+      for _, o in ipairs {{9000, 4, 7}, {600, 8, 300}, {300, 8, 30}} do
         local tokens, inputs, hidden = unpack(o)
         octet.seed(1)
-        local layer = nn[kind](inputs, hidden, {bidirectional = true})
+        local layer = nn[kind](inputs, hidden, {bidirectional = true, layers = 2})
         local x = random({tokens, inputs}, 3):parameter_()
         local lengths, first = {tokens / 2, tokens / 3, tokens / 6 - 1, 1}, nil
         local at = {}
@@ -428,8 +429,10 @@ for _, kind in ipairs(KINDS) do
         octet.set_precision "f32"
       end)
       octet.set_precision(precision)
-      local layer = nn[kind](3, 4, {layers = 2, bidirectional = true, dropout = 0.5})
+      local layer = nn[kind](3, 20, {layers = 2, bidirectional = true, dropout = 0.5})
       local one = nn[kind](3, 4, {layers = 2})
+      -- Enough tokens for each direction to have a thread.
+      local long = random({40, 3}, 1):keep()
       local x = random({5, 3}, 1):keep()
       local rows = select(2, nn.distinct(tensor.from({1, 4, 1, 2, 2, 3}, {6}, "i32"))):keep()
       local counts = tensor.from({3, 1}, {2}, "i32"):keep()
@@ -441,7 +444,7 @@ for _, kind in ipairs(KINDS) do
       local function step()
         octet.seed(1)
         octet.scope(function()
-          local y, last, state = layer(x, {2, 3})
+          local y, last, state = layer(long, {15, 25})
           local _, again = one:behind(x, counts, x, {4, 2}, rows)
           local loss = y:mean() + last:sum() + state.h:square():sum() + again:sum()
           loss:backward()
