@@ -149,12 +149,13 @@ end
 -- What came out -----------------------------------------------------------------------------------
 
 --- Mean and standard error of some numbers.
--- @treturn table mean, error (nil of one number), count
+-- @treturn table mean (nil of none), error (nil of one number), count
 local function summary(values)
   local n, sum, squares = #values, 0, 0
   for _, value in ipairs(values) do sum = sum + value end
   for _, value in ipairs(values) do squares = squares + (value - sum / n) ^ 2 end
-  return {mean = sum / n, error = n > 1 and math.sqrt(squares / (n - 1) / n) or nil, count = n}
+  return {mean = n > 0 and sum / n or nil, count = n,
+    error = n > 1 and math.sqrt(squares / (n - 1) / n) or nil}
 end
 
 local function summary_text(s, sign)
@@ -170,18 +171,26 @@ local function at_epoch(run, name, epoch)
   end
 end
 
---- The finished runs: by experiment and arm, each with its result and its metrics by epoch.
-local function finished(folder, members)
+--- The runs that are over, by experiment and arm: those that finished, each with its result and its
+-- metrics by epoch, and how many diverged.
+local function runs_by_arm(folder, members)
   local runs = {}
   for _, member in ipairs(members) do
-    if file.is_file(folder:path(member.name .. "/result.json")) then
-      local run = train.run_folder.open(folder:path(member.name))
+    local path = folder:path(member.name)
+    local run = file.is_file(path .. "/config.json") and train.run_folder.open(path)
+    local diverged = run and run:diverged()
+    if diverged or run and run:finished() then
       local arms = runs[member.experiment.name] or {}
       runs[member.experiment.name] = arms
-      arms[member.arm.name] = arms[member.arm.name] or {}
-      local _, metrics = run:history()
-      table.insert(arms[member.arm.name], {seed = member.seed, metrics = metrics,
-        result = run:read_json "result.json"})
+      local arm = arms[member.arm.name] or {diverged = 0}
+      arms[member.arm.name] = arm
+      if diverged then
+        arm.diverged = arm.diverged + 1
+      else
+        local _, metrics = run:history()
+        table.insert(arm, {seed = member.seed, metrics = metrics,
+          result = run:read_json "result.json"})
+      end
     end
   end
   return runs
@@ -204,7 +213,7 @@ end
 
 --- What one arm of an experiment came to.
 local function arm_results(experiment, arm, runs, reference)
-  local results = {arm = arm.name, seeds = #runs, figures = {}}
+  local results = {arm = arm.name, seeds = #runs, diverged = runs.diverged, figures = {}}
   for i, figure in ipairs(experiment.figures) do
     local values = {}
     for j, run in ipairs(runs) do values[j] = at_epoch(run, figure.name, figure.epoch) end
@@ -238,12 +247,15 @@ local function tables_of(experiment, results)
   for _, arm in ipairs(ARMS) do
     local r = results[arm.name]
     if r then
-      local row = {arm.title, tostring(r.seeds)}
+      local row = {arm.title, r.diverged == 0 and tostring(r.seeds)
+        or ("%d, %d diverged"):format(r.seeds, r.diverged)}
       for _, figure in ipairs(r.figures) do
         row[#row + 1] = summary_text(figure.summary)
         row[#row + 1] = arm.name == "adam" and "" or summary_text(figure.difference, true)
       end
       scores[#scores + 1] = row
+    end
+    if r and r.seeds > 0 then
       costs[#costs + 1] = {arm.title, ("%.0f"):format(r.seconds.mean),
         train.progress.count_text(r.state_bytes.mean),
         ("%.3f"):format(r.state_bytes.mean / r.parameters.mean),
@@ -291,7 +303,7 @@ end
 
 --- Print and write what there is.
 local function report(folder, experiments, members)
-  local all, tables, panels, runs = {}, {}, {}, finished(folder, members)
+  local all, tables, panels, runs = {}, {}, {}, runs_by_arm(folder, members)
   for _, experiment in ipairs(experiments) do
     local arms = runs[experiment.name]
     if arms then

@@ -55,6 +55,14 @@ describe("replication_study", function()
     assert.is_true(file.is_file(out .. "/table.md"))
     assert.is_false(file.is_folder(out .. "/sms-adam-3"))
 
+    -- A run that diverged is over, and counts as what it is.
+    file.remove(out .. "/sms-bnb-0.36-1/result.json")
+    file.save_json(out .. "/sms-bnb-0.36-1/diverged.json", {step = 9, epoch = 2})
+    status, said, err = study(out, {"--epochs", "2", "--seeds", "1"})
+    assert.equal(0, status, err)
+    assert.matches("\n8 bits, bitsandbytes 0.36's map +0, 1 diverged *\n", said)
+    assert.equal(1, file.read_json(out .. "/results.json").sms["bnb-0.36"].diverged)
+
     status, said, err = study(out, {"--epochs", "3"})
     assert.equal(1, status)
     assert.equal("", said)

@@ -215,6 +215,11 @@ describe("a training loop", function()
         .. "of step 6, is kept in " .. run:path "checkpoint":gsub("%p", "%%%0"), err)
       assert.equal(6, checkpoint.position(run:checkpoint_path()).step)
       assert.is_nil(err:find "\n")
+      assert.same({step = 9, epoch = 2, what = "the loss", value = "nan"}, run:diverged())
+      -- What goes on from there may do better.
+      local resumed = run_folder.open(run.folder)
+      assert.equal(18, train(resumed).steps)
+      assert.is_nil(resumed:diverged())
     end)
 
   it("leaves no tensor behind", function()

@@ -29,13 +29,20 @@ local function single(x) return tonumber(("%.9g"):format(x)) end
 
 local function is_finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
 
+--- The end of a run whose numbers have left what floats can say: an error, and an outcome, since
+-- the same run would come to the same end.
 function Fit:fail_not_finite(what, value)
-  local good = self.o.run and self.saved_step
+  local run = self.o.run
+  local good = run and self.saved_step
   value = value ~= value and "nan" or tostring(value)
+  if run then
+    run:save_json("diverged.json", {step = self.position.step + 1, epoch = self.position.epoch + 1,
+      what = what, value = value})
+  end
   error(("%s is %s at step %d (epoch %d): training has diverged and stops here; %s. A smaller "
     .. "--lr often helps"):format(what, value, self.position.step + 1,
     self.position.epoch + 1, good and ("the last good checkpoint, of step %d, is kept in %s")
-      :format(good, self.o.run:path "checkpoint") or "there is no checkpoint yet"), 0)
+      :format(good, run:path "checkpoint") or "there is no checkpoint yet"), 0)
 end
 
 --- Clip, step, zero the gradients, which count `scale` times; returns their norm before it was

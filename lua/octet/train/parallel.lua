@@ -1,5 +1,5 @@
 --- Several runs of recipes side by side, each in a process and a folder of its own: those that are
--- finished stay as they are, those that were stopped go on.
+-- finished or diverged stay as they are, those that were stopped go on.
 -- @module octet.train.parallel
 local file = require "octet.file"
 local process = require "octet.process"
@@ -32,6 +32,11 @@ local function evaluations(path)
   return math.max(0, select(2, text:gsub("\n", "")) - 1)
 end
 
+--- Is there nothing left to do for the run in a folder?
+local function is_over(path)
+  return file.is_file(path .. "/result.json") or file.is_file(path .. "/diverged.json")
+end
+
 local function last_line(path)
   local ok, text = pcall(file.read, path)
   return ok and text:match "([^\r\n]+)%s*$" or "it printed nothing"
@@ -50,7 +55,7 @@ function M.run(folder, members, o)
   local waiting, total, done = {}, 0, 0
   for _, member in ipairs(members) do
     total = total + member.epochs
-    if file.is_file(folder:path(member.name .. "/result.json")) then
+    if is_over(folder:path(member.name)) then
       done = done + member.epochs
     else
       waiting[#waiting + 1] = member
@@ -77,6 +82,9 @@ function M.run(folder, members, o)
       if not file.is_file(path .. "/config.json") then
         fault = fault or member
         stop(15)
+      elseif is_over(path) then
+        done = done + member.epochs
+        bar:say(("%s: %s"):format(member.name, member.failure))
       else
         done = done + member.epochs
         failed[#failed + 1] = member

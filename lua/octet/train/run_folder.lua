@@ -100,6 +100,12 @@ function Run:path(name) return self.folder .. "/" .. name end
 --- Has the run come to its end?
 function Run:finished() return file.is_file(self:path "result.json") end
 
+--- Did it end because training diverged?
+-- @treturn ?table the step and the epoch where it did, what was not finite, and its value
+function Run:diverged()
+  return file.is_file(self:path "diverged.json") and self:read_json "diverged.json" or nil
+end
+
 function Run:save_json(name, value) file.save_json(self:path(name), value) end
 function Run:read_json(name) return file.read_json(self:path(name)) end
 
@@ -219,10 +225,12 @@ function Run:checkpoint(position, clock, is_best)
   self:save_json("checkpoint/clock.json", clock)
 end
 
---- Go where the last checkpoint is; a run that never came to one begins at its beginning.
+--- Go where the last checkpoint is; a run that never came to one begins at its beginning. That it
+-- diverged, if it did, is to be seen again.
 -- @treturn ?table position
 -- @treturn table seconds and evaluation_seconds spent on the way there
 function Run:restore()
+  if file.is_file(self:path "diverged.json") then file.remove(self:path "diverged.json") end
   if not self:has_checkpoint() then return nil end
   local position = checkpoint.load(self:checkpoint_path(), self.model, self.optimizer, self.parts)
   local ok, clock = pcall(self.read_json, self, "checkpoint/clock.json")
