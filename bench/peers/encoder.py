@@ -3,8 +3,9 @@
     encoder.py MODEL_FOLDER SENTENCES OUTPUT_FOLDER DRAWN DRAWS
 
 SENTENCES holds a label, a TAB and a sentence on each line. Writes into OUTPUT_FOLDER the classifier
-(Hugging Face's layout, with the random head that was used) and expected.safetensors; among it, how
-far dropout spreads the logits of the first DRAWN sentences, over DRAWS draws.
+(Hugging Face's layout, with the random head that was used) and expected.safetensors; among it, for
+the first DRAWN sentences and DRAWS draws of dropout, how far they spread the logits, and the sum of
+the gradients over each half of them.
 """
 import itertools
 import sys
@@ -42,7 +43,15 @@ for name, parameter in model.named_parameters():
     tensors["gradient." + name] = parameter.grad.contiguous()
 model.train()
 part = tokenizer.pad({key: values[:drawn] for key, values in encoded.items()}, return_tensors="pt")
-with torch.no_grad():
-    tensors["spread"] = torch.stack([model(**part).logits for _ in range(draws)]).std(0).mean()
+logits = []
+for half in ("first", "second"):
+    model.zero_grad()
+    for _ in range(draws // 2):
+        result = model(**part, labels=labels[:drawn])
+        result.loss.backward()
+        logits.append(result.logits.detach())
+    for name, parameter in model.named_parameters():
+        tensors[f"{half}.{name}"] = parameter.grad.clone()
+tensors["spread"] = torch.stack(logits).std(0).mean()
 model.save_pretrained(output)
 save_file(tensors, output + "/expected.safetensors")
