@@ -35,9 +35,10 @@ function Fit:fail_not_finite(what, value)
   local run = self.o.run
   local good = run and self.saved_step
   value = value ~= value and "nan" or tostring(value)
+  -- Where that cannot be written down, it is still said.
   if run then
-    run:save_json("diverged.json", {step = self.position.step + 1, epoch = self.position.epoch + 1,
-      what = what, value = value})
+    pcall(run.save_json, run, "diverged.json", {step = self.position.step + 1,
+      epoch = self.position.epoch + 1, what = what, value = value})
   end
   error(("%s is %s at step %d (epoch %d): training has diverged and stops here; %s. A smaller "
     .. "--lr often helps"):format(what, value, self.position.step + 1,
