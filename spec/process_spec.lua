@@ -1,10 +1,10 @@
 local file = require "octet.file"
 local process = require "octet.process"
-local scratch = require("spec.recipes.tiny").scratch
+local scratch = require "spec.scratch"
 
 describe("another program", function()
-  local home = scratch()
-  teardown(function() file.remove_folder(home) end)
+  local home = scratch.folder()
+  teardown(scratch.clean)
 
   local function finish(other)
     for _ = 1, 1000 do

@@ -197,6 +197,7 @@ describe("a step within backward", function()
     collectgarbage()
     collectgarbage()
     assert.is_true(failures > 30, failures .. " failures")
-    assert.equal(tensors, machine.live_tensors())
+    -- What earlier specs left may go in the meantime: compiled traces hold on to it.
+    assert.is_true(machine.live_tensors() <= tensors)
   end)
 end)
