@@ -98,6 +98,17 @@ local function say(line) train.progress.write(line .. "\n") end
 
 -- The runs ----------------------------------------------------------------------------------------
 
+--- What the report found at the end of an epoch, with 32 bits and with 8; empty where it does not
+-- say.
+local function reported(experiment, name, epoch)
+  for i, figure in ipairs(experiment.report and experiment.figures or {}) do
+    if figure[1] == name and figure[2] == epoch then
+      return {experiment.report[1][i], experiment.report[2][i]}
+    end
+  end
+  return {}
+end
+
 --- The experiments that are asked for, each with the epochs that it runs for.
 local function chosen(o)
   local list = {}
@@ -105,13 +116,14 @@ local function chosen(o)
     if o.experiment == "all" or o.experiment == experiment.name then
       local own = cli.settled({epochs = o.epochs}, experiment)
       own.figures = {}
-      for i, figure in ipairs(experiment.figures) do
+      for _, figure in ipairs(experiment.figures) do
         -- With other epochs, what was to be seen at the end is seen at the end.
         local at_end = figure[2] == experiment.epochs
         if at_end or figure[2] < own.epochs then
-          table.insert(own.figures, {name = figure[1], epoch = at_end and own.epochs or figure[2],
-            report = experiment.report
-              and {experiment.report[1][i], experiment.report[2][i]}})
+          local epoch = at_end and own.epochs or figure[2]
+          local report = reported(experiment, figure[1], epoch)
+          table.insert(own.figures, {name = figure[1], epoch = epoch, report = report})
+          own.in_report = own.in_report or report[1] ~= nil
         end
       end
       list[#list + 1] = own
@@ -262,7 +274,7 @@ local function tables_of(experiment, results)
         ("%.1f"):format(r.peak_bytes.mean / 1e6), ("%.1f"):format(r.resident_bytes.mean / 1e6)}
     end
   end
-  for i, arm in ipairs(experiment.report and {ARMS[1], ARMS[#ARMS]} or {}) do
+  for i, arm in ipairs(experiment.in_report and {ARMS[1], ARMS[#ARMS]} or {}) do
     local row = {arm.report, ""}
     for _, figure in ipairs(experiment.figures) do
       row[#row + 1], row[#row + 2] = figure.report[i] or "", ""

@@ -32,7 +32,8 @@ describe("replication_study", function()
     assert.equal("", err)
     assert.matches("\nAdam, 32 bits +1 +0%.%d%d%d%d +", said)
     assert.matches("\n8 bits, bitsandbytes 0.36's map +1 +0%.%d%d%d%d +[+-]0%.%d%d%d%d", said)
-    assert.matches("\nreport, 32 bits +%.148\n", said)
+    -- The report says nothing of a second epoch.
+    assert.is_nil(said:find("report, 32 bits", 1, true))
     local results = file.read_json(out .. "/results.json").sms
     for _, arm in ipairs(ARMS) do assert.equal(1, results[arm].seeds) end
     assert.equal(8, results.adam.state_bytes.mean / results.adam.parameters.mean)
