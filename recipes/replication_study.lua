@@ -189,14 +189,13 @@ local function runs_by_arm(folder, members)
   local runs = {}
   for _, member in ipairs(members) do
     local path = folder:path(member.name)
-    local run = file.is_file(path .. "/config.json") and train.run_folder.open(path)
-    local diverged = run and run:diverged()
-    if diverged or run and run:finished() then
+    if train.run_folder.is_over(path) then
+      local run = train.run_folder.open(path)
       local arms = runs[member.experiment.name] or {}
       runs[member.experiment.name] = arms
       local arm = arms[member.arm.name] or {diverged = 0}
       arms[member.arm.name] = arm
-      if diverged then
+      if run:diverged() then
         arm.diverged = arm.diverged + 1
       else
         local _, metrics = run:history()

@@ -142,6 +142,7 @@ static void deafen_workers(const sigset_t *set)
 {
     static _Thread_local int the_first_is_deaf;
     int threads = omp_get_max_threads();
+    /* In a parallel region a product has one thread, which has seen to its signals itself. */
     if (threads == 1 || omp_in_parallel() || (threads == 2 && the_first_is_deaf)) return;
 #pragma omp parallel num_threads(threads)
     {
@@ -197,7 +198,8 @@ int oct_product(float *y, const void *a, const void *b, const float *bias, int64
     if (!status) status = describe(&descs[2], m, n, 0, 0);
     if (!status && bias) status = describe(&descs[3], 1, n, 0, 0);
     for (int i = 0; !status && i < MOST; i++) {
-        if (i >= 3 && !data[i]) continue;
+        const int optional = names[i] == DNNL_ARG_BIAS || names[i] == DNNL_ARG_SCRATCHPAD;
+        if (optional && !data[i]) continue;
         args[made].arg = names[i];
         status = dnnl_memory_create(&args[made].memory, &descs[i], engine, data[i]);
         if (!status) made++;

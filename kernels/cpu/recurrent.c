@@ -15,15 +15,11 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "core/memory.h"
 #include "core/octet.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/pieces.h"
-#include "kernels/cpu/recurrent_walk.h"
+#include "kernels/cpu/recurrent_layer.h"
 
-/* Of a chunk's gates, and rows below which a product would be too small. Half the size cost 3 %
- * more on two cores with 1 MiB each, for the threads meet more often. */
-enum { CHUNK_BYTES = 2 << 20, CHUNK_ROWS = 512 };
 /* Recurrent weights of more floats are parted between the threads. */
 enum { WEIGHTS_FOR_ONE = 1 << 16 };
 
@@ -33,195 +29,16 @@ void KERNEL(fill)(float *y, int64_t n, float value);
 void KERNEL(embedding_backward)(float *dtable, const float *dy, const int32_t *ids, int64_t rows,
                                 int64_t width);
 
-/* ---- chunks ---------------------------------------------------------------------------------- */
-
-/* The end of the chunk that begins with step `from`. */
-static int64_t chunk_end(const oct_recurrent_shape *shape, int64_t from)
-{
-    const int64_t fit = CHUNK_BYTES / (SLOTS * oct_recurrent_width(shape->hidden) * 4);
-    const int64_t most = fit < CHUNK_ROWS ? CHUNK_ROWS : fit;
-    int64_t to = from + 1;
-    while (to < shape->steps && rows_of(shape, from, to + 1) <= most) to++;
-    return to;
-}
-
-/* Sets ends[count] where it is not NULL; *rows: most of a chunk. Returns the number of chunks. */
-static int64_t cut(const oct_recurrent_shape *shape, int32_t *ends, int64_t *rows)
-{
-    int64_t count = 0;
-    *rows = 0;
-    for (int64_t from = 0, to; from < shape->steps; from = to, count++) {
-        to = chunk_end(shape, from);
-        if (ends) ends[count] = (int32_t)to;
-        if (rows_of(shape, from, to) > *rows) *rows = rows_of(shape, from, to);
-    }
-    return count;
-}
-
-/* A call's memory, taken from one block. */
-typedef struct room {
-    char *base; /* NULL while it is measured */
-    size_t used;
-} room;
-
-static void *take(room *r, int64_t count, size_t bytes)
-{
-    void *at = r->base ? r->base + r->used : NULL;
-    r->used += ((size_t)count * bytes + 63) / 64 * 64;
-    return at;
-}
-
-static float *take_floats(room *r, int64_t count) { return take(r, count, sizeof(float)); }
-
-/* A layer's call. */
-typedef struct layer {
-    const oct_recurrent_shape *shape;
-    const oct_recurrent_weights *weights;
-    const oct_recurrent_gradients *g; /* NULL forwards */
-    const float *x, *h_0, *c_0;
-    float *y, *c, *h_n, *c_n;
-    float *all_gates, *all_cells; /* of both directions, where they are kept */
-    int64_t width, chunks, chunk_rows;
-    int32_t *ends; /* [chunks]: step behind each */
-    walk walks[2];
-    float *w_ih[2];        /* [4 width x inputs], bf16 where wanted */
-    float *ordered[2];     /* the same before it is rounded; NULL where it is not */
-    float *biases[2];      /* [4 width] */
-    float *rows;           /* [chunk_rows x inputs]: of x, or of its gradient */
-    const void *factors;   /* the rows of x as a product takes them, of a chunk or all */
-    uint16_t *rounded;     /* those in bf16 */
-    /* Where tokens share rows of x. */
-    int32_t *row_of_place[2]; /* [chunk_rows] */
-    float *table[2];          /* [x_rows x 4 width]: of each row the gates, or their gradients */
-    uint16_t *table_factor[2];
-    /* Forward. */
-    float *gates[2]; /* [chunk_rows x 4 width] where they are not kept */
-    /* Back. */
-    uint16_t *dgates_factor[2]; /* [chunk_rows x 4 width] in bf16 */
-    uint16_t *before_factor[2]; /* [chunk_rows x width] in bf16 */
-    float *dw_ih[2], *dw_hh[2]; /* [4 width x inputs], [4 width x width] */
-    float *dbiases[2];          /* [4 width] */
-} layer;
-
-static void lay_out(layer *l, room *r)
-{
-    const oct_recurrent_shape *shape = l->shape;
-    const int keeps_gates = l->all_gates != NULL, backward = l->g != NULL;
-    const int64_t width = l->width, gates = SLOTS * width, inputs = shape->inputs;
-    const int64_t states = shape->sequences * width, chunk = l->chunk_rows;
-    const int bf16 = shape->bf16, gru = shape->cell == OCT_GRU;
-    l->ends = take(r, l->chunks, sizeof *l->ends);
-    if (!shape->rows) l->rows = take_floats(r, chunk * inputs);
-    if (bf16) l->rounded = take(r, (shape->rows ? shape->x_rows : chunk) * inputs, 2);
-    for (int d = 0; d < shape->directions; d++) {
-        walk *k = &l->walks[d];
-        *k = (walk){.shape = shape, .width = width, .reverse = d};
-        l->w_ih[d] = take(r, gates * inputs, bf16 ? 2 : sizeof(float));
-        l->ordered[d] = bf16 ? take_floats(r, gates * inputs) : NULL;
-        if (shape->rows) l->table[d] = take_floats(r, shape->x_rows * gates);
-        if (!backward) {
-            l->biases[d] = take_floats(r, gates);
-            k->weights = take_floats(r, packed_forward_floats(shape->cell, shape->hidden));
-            k->factors[0] = take_floats(r, states);
-            k->factors[1] = take_floats(r, states);
-            k->carry = take_floats(r, states);
-            l->gates[d] = keeps_gates ? NULL : take_floats(r, chunk * gates);
-            continue;
-        }
-        k->weights = take_floats(r, packed_backward_floats(shape->hidden));
-        k->dh = take_floats(r, states);
-        k->dc = gru ? NULL : take_floats(r, states);
-        k->start = gru ? NULL : take_floats(r, states);
-        k->dgates = take_floats(r, chunk * gates);
-        l->dgates_factor[d] = bf16 ? take(r, chunk * gates, 2) : NULL;
-        l->before_factor[d] = bf16 ? take(r, chunk * width, 2) : NULL;
-        if (shape->rows) {
-            l->row_of_place[d] = take(r, chunk, sizeof *l->row_of_place[d]);
-            l->table_factor[d] = bf16 ? take(r, shape->x_rows * gates, 2) : NULL;
-        }
-        k->before = take_floats(r, chunk * width);
-        l->dw_ih[d] = take_floats(r, gates * inputs);
-        l->dw_hh[d] = take_floats(r, gates * width);
-        l->dbiases[d] = take_floats(r, gates);
-    }
-}
-
-/* Makes room for a call; *bytes is to be given back. NULL where memory ends. */
-static void *open_layer(layer *l, size_t *bytes)
-{
-    const oct_recurrent_shape *shape = l->shape;
-    l->width = oct_recurrent_width(shape->hidden);
-    l->chunks = cut(shape, NULL, &l->chunk_rows);
-    room r = {NULL, 0};
-    lay_out(l, &r);
-    *bytes = r.used;
-    r = (room){oct_block_new(*bytes, OCT_WORKSPACE), 0};
-    if (!r.base) return NULL;
-    lay_out(l, &r);
-    cut(shape, l->ends, &l->chunk_rows);
-    return r.base;
-}
-
-/* The chunk that direction d comes to in round `round` of a walk that starts with the first. */
-static void enter_chunk(layer *l, int d, int64_t round)
-{
-    const int64_t chunk = d ? l->chunks - 1 - round : round;
-    l->walks[d].from = chunk ? l->ends[chunk - 1] : 0;
-    l->walks[d].to = l->ends[chunk];
-}
-
-/* Are all directions at the same chunk, and so at the same rows of x? */
-static int together(const layer *l) { return l->chunks == 1; }
-
-static int64_t chunk_rows(const walk *k) { return rows_of(k->shape, k->from, k->to); }
-
-/* ---- states ---------------------------------------------------------------------------------- */
-
-/* to[sequences x width], in the order of the walk, = from[sequences x hidden], zeros where NULL. */
-static void load_states(float *to, const float *from, const walk *k, int bf16)
-{
-    const oct_recurrent_shape *shape = k->shape;
-    memset(to, 0, (size_t)(shape->sequences * k->width) * sizeof *to);
-    if (!from) return;
-    for (int64_t row = 0; row < shape->sequences; row++)
-        for (int64_t i = 0; i < shape->hidden; i++)
-            to[row * k->width + i] = to_factor(from[shape->order[row] * shape->hidden + i], bf16);
-}
-
-static void store_states(float *to, const float *from, const walk *k, int add)
-{
-    const oct_recurrent_shape *shape = k->shape;
-    for (int64_t row = 0; row < shape->sequences; row++) {
-        float *at = to + shape->order[row] * shape->hidden;
-        for (int64_t i = 0; i < shape->hidden; i++)
-            at[i] = add ? at[i] + from[row * k->width + i] : from[row * k->width + i];
-    }
-}
-
-/* Direction d's part of a tensor of states. */
-static float *states_of(const float *states, const oct_recurrent_shape *shape, int d)
-{
-    return states ? (float *)states + d * shape->sequences * shape->hidden : NULL;
-}
-
-/* The first token of a sequence in the order of tokens, and the last. */
-static int64_t last_token(const oct_recurrent_shape *shape, int64_t row)
-{
-    int64_t low = 0, high = shape->steps; /* its length: steps that have this row */
-    while (low < high) {
-        const int64_t t = (low + high) / 2;
-        if (rows_of(shape, t, t + 1) > row)
-            low = t + 1;
-        else
-            high = t;
-    }
-    return shape->begin[row] + low - 1;
-}
-
 /* ---- the threads ----------------------------------------------------------------------------- */
 
 /* Behind a chunk: which of the two states the next step reads. */
 static void turn_around(walk *k) { k->turn ^= (int)(k->to - k->from) & 1; }
+
+static void walk_part(layer *l, int d, part p)
+{
+    if (l->g) walk_back(&l->walks[d], &p);
+    else walk_forward(&l->walks[d], &p);
+}
 
 /* All walks over their chunks. */
 static void walk_chunks(layer *l)
@@ -242,23 +59,17 @@ static void walk_chunks(layer *l)
                                            SLOTS * l->width * l->width > WEIGHTS_FOR_ONE);
         for (int64_t i = omp_get_thread_num(); i < directions * parts; i += threads) {
             const int64_t d = i % directions;
-            const part p = {i / directions, parts, by_units, &meetings[d]};
-            if (l->g)
-                walk_back(&l->walks[d], &p);
-            else
-                walk_forward(&l->walks[d], &p);
+            walk_part(l, (int)d, (part){i / directions, parts, by_units, &meetings[d]});
         }
     }
     for (int d = 0; d < directions; d++) turn_around(&l->walks[d]);
 }
 
 /* The walk of a direction over its chunk, by the thread at hand. */
-static void walk_alone(walk *k)
+static void walk_alone(layer *l, int d)
 {
-    const part all = {.number = 0, .parts = 1};
-    if (k->dgates) walk_back(k, &all);
-    else walk_forward(k, &all);
-    turn_around(k);
+    walk_part(l, d, (part){.number = 0, .parts = 1});
+    turn_around(&l->walks[d]);
 }
 
 /* Is there a thread for each direction, and nothing that they would have to share? */
@@ -474,17 +285,15 @@ static int forward_alone(layer *l, int d)
     OCT_TRY(begin_forward(l, d));
     for (int64_t round = 0; round < l->chunks; round++) {
         OCT_TRY(begin_chunk(l, d, round));
-        walk_alone(&l->walks[d]);
+        walk_alone(l, d);
     }
     end_forward(l, d);
     return 0;
 }
 
-static int forward(layer *l)
+static int forward_together(layer *l)
 {
     const int directions = (int)l->shape->directions;
-    gather_shared_x(l);
-    if (can_part(l)) return in_parts(l, forward_alone);
     for (int d = 0; d < directions; d++) OCT_TRY(begin_forward(l, d));
     for (int64_t round = 0; round < l->chunks; round++) {
         for (int d = 0; d < directions; d++) OCT_TRY(begin_chunk(l, d, round));
@@ -492,6 +301,12 @@ static int forward(layer *l)
     }
     for (int d = 0; d < directions; d++) end_forward(l, d);
     return 0;
+}
+
+static int forward(layer *l)
+{
+    gather_shared_x(l);
+    return can_part(l) ? in_parts(l, forward_alone) : forward_together(l);
 }
 
 int KERNEL(recurrent)(float *y, float *c, float *h_n, float *c_n, float *gates, float *cells,
@@ -678,22 +493,16 @@ static int back_alone(layer *l, int d)
     begin_back(l, d);
     for (int64_t round = 0; round < l->chunks; round++) {
         begin_chunk_back(l, d, round);
-        walk_alone(&l->walks[d]);
+        walk_alone(l, d);
         OCT_TRY(end_chunk_back(l, d, round));
     }
     return end_back(l, d);
 }
 
-static int back(layer *l)
+static int back_together(layer *l)
 {
     const oct_recurrent_shape *shape = l->shape;
     const int directions = (int)shape->directions;
-    if (l->g->dw_ih[0] || l->g->dw_ih[1]) gather_shared_x(l);
-    if (can_part(l)) {
-        OCT_TRY(in_parts(l, back_alone));
-        OCT_TRY(add_to_dx(l));
-        return add_tables_to_dx(l);
-    }
     if (l->g->dx && directions > 1 && !l->g->add_x && !shape->rows && !together(l))
         KERNEL(fill)(l->g->dx, shape->tokens * shape->inputs, 0);
     for (int d = 0; d < directions; d++) begin_back(l, d);
@@ -701,9 +510,17 @@ static int back(layer *l)
         for (int d = 0; d < directions; d++) begin_chunk_back(l, d, round);
         walk_chunks(l);
         for (int d = 0; d < directions; d++) OCT_TRY(end_chunk_back(l, d, round));
-        OCT_TRY(add_to_dx(l));
+        if (!together(l)) OCT_TRY(add_to_dx(l));
     }
     for (int d = 0; d < directions; d++) OCT_TRY(end_back(l, d));
+    return 0;
+}
+
+static int back(layer *l)
+{
+    if (l->g->dw_ih[0] || l->g->dw_ih[1]) gather_shared_x(l);
+    OCT_TRY(can_part(l) ? in_parts(l, back_alone) : back_together(l));
+    if (together(l)) OCT_TRY(add_to_dx(l));
     return add_tables_to_dx(l);
 }
 

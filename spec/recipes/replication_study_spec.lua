@@ -72,9 +72,11 @@ describe("replication_study", function()
 
   it("stopped, goes on to the same bytes", function()
     local whole, cut = home .. "/whole", home .. "/cut"
-    local arguments = {"--epochs", "40", "--seeds", "1"}
-    assert.equal(0, (study(whole, arguments)))
-    local status, said = study(cut, arguments, {before = ([[
+    local arguments = {"--epochs", "50", "--seeds", "1"}
+    local status, said = study(whole, arguments)
+    assert.equal(0, status)
+    assert.matches("\nreport, 32 bits +%.085\n", said)
+    status, said = study(cut, arguments, {before = ([[
       (while [ ! -f %s/sms-adam-1/checkpoint/last.safetensors ]; do sleep 0.01; done
        kill -INT $(cat %s.pid)) & sh -c 'echo $$ > %s.pid; exec "$@"' sh]]):format(cut, cut, cut)})
     assert.equal(130, status)

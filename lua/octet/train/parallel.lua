@@ -4,6 +4,7 @@
 local file = require "octet.file"
 local process = require "octet.process"
 local progress = require "octet.train.progress"
+local run_folder = require "octet.train.run_folder"
 local signals = require "octet.train.signals"
 
 local M = {}
@@ -32,11 +33,6 @@ local function evaluations(path)
   return math.max(0, select(2, text:gsub("\n", "")) - 1)
 end
 
---- Is there nothing left to do for the run in a folder?
-local function is_over(path)
-  return file.is_file(path .. "/result.json") or file.is_file(path .. "/diverged.json")
-end
-
 local function last_line(path)
   local ok, text = pcall(file.read, path)
   return ok and text:match "([^\r\n]+)%s*$" or "it printed nothing"
@@ -55,7 +51,7 @@ function M.run(folder, members, o)
   local waiting, total, done = {}, 0, 0
   for _, member in ipairs(members) do
     total = total + member.epochs
-    if is_over(folder:path(member.name)) then
+    if run_folder.is_over(folder:path(member.name)) then
       done = done + member.epochs
     else
       waiting[#waiting + 1] = member
@@ -82,11 +78,12 @@ function M.run(folder, members, o)
       if not file.is_file(path .. "/config.json") then
         fault = fault or member
         stop(15)
-      elseif is_over(path) then
-        done = done + member.epochs
+        return
+      end
+      done = done + member.epochs
+      if run_folder.is_over(path) then
         bar:say(("%s: %s"):format(member.name, member.failure))
       else
-        done = done + member.epochs
         failed[#failed + 1] = member
         bar:say(("%s failed with status %d: %s"):format(member.name, status, member.failure))
       end

@@ -93,6 +93,13 @@ function M.open_or_create(path)
   return new(path), not made
 end
 
+--- Is there nothing left to do for the run in a folder: has it finished, or diverged?
+-- @tparam string path
+-- @treturn boolean
+function M.is_over(path)
+  return file.is_file(path .. "/result.json") or file.is_file(path .. "/diverged.json")
+end
+
 --- @tparam string name of a file in the folder
 -- @treturn string
 function Run:path(name) return self.folder .. "/" .. name end
