@@ -80,29 +80,36 @@ INLINE vf load_units(const walk *k, const float *y, const step *s, int64_t row, 
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-INLINE void finish_cell(const walk *k, const step *s, int64_t row, int64_t unit, vf *sum, int cell)
+/* The first half of a cell: its state, and what an LSTM's output is gated by, in sum[0] and sum[1].
+ */
+INLINE void begin_cell(const walk *k, const step *s, int64_t row, int64_t unit, vf *sum, int cell)
 {
     float *gates = k->gates + (s->place + row) * SLOTS * k->width + slot_of(unit);
-    float *carry = k->carry + row * k->width + unit;
-    const vf before = vf_load(carry);
-    vf h, state, slots[SLOTS];
+    const vf before = vf_load(k->carry + row * k->width + unit);
+    vf state, slots[SLOTS];
     if (cell == OCT_LSTM) {
         const vf i = vf_sigmoid(sum[0]), f = vf_sigmoid(sum[1]), o = vf_sigmoid(sum[3]);
         const vf g = vf_tanh(sum[2]);
         state = vf_fma(f, before, i * g);
-        h = o * vf_tanh(state);
         slots[0] = i, slots[1] = f, slots[2] = g, slots[3] = o;
-        if (k->kept_cells)
-            vf_store(k->kept_cells + (s->place + row) * k->width + unit, state);
     } else {
         const vf r = vf_sigmoid(sum[0]), z = vf_sigmoid(sum[1]);
         const vf n = vf_tanh(vf_fma(r, sum[3], sum[2]));
-        state = h = vf_fma(z, before - n, n);
+        state = vf_fma(z, before - n, n);
         slots[0] = r, slots[1] = z, slots[2] = n, slots[3] = sum[3];
     }
 #pragma GCC unroll 4
     for (int v = 0; v < SLOTS; v++) vf_store(gates + v * OCT_RECURRENT_BLOCK, slots[v]);
-    vf_store(carry, state);
+    sum[0] = state;
+    sum[1] = slots[3];
+}
+
+INLINE void finish_cell(const walk *k, const step *s, int64_t row, int64_t unit, vf *sum, int cell)
+{
+    const vf state = sum[0], h = cell == OCT_LSTM ? sum[1] * vf_tanh(state) : state;
+    if (cell == OCT_LSTM && k->kept_cells)
+        vf_store(k->kept_cells + (s->place + row) * k->width + unit, state);
+    vf_store(k->carry + row * k->width + unit, state);
     vf_store(k->factors[!k->turn] + row * k->width + unit, as_factor(h, k->shape->bf16));
     store_units(k, k->y, s, row, unit, h);
     if (k->c) store_units(k, k->c, s, row, unit, state);
@@ -144,6 +151,9 @@ INLINE void forward_tile(const walk *k, const step *s, int64_t row, int64_t unit
             }
         }
     }
+    /* In halves, of which the second waits for the first: so a row's wait is another's work. */
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) begin_cell(k, s, row + r, unit, sum[r], cell);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) finish_cell(k, s, row + r, unit, sum[r], cell);
 }
@@ -170,8 +180,10 @@ static void step_forward(const walk *k, const step *s, int64_t row, int64_t rows
 /* ---- back ------------------------------------------------------------------------------------ */
 
 /* The gradients of the LANES gates from `unit` on, from those of y and of what the step behind
- * handed back. */
-INLINE void cell_back(const walk *k, const step *s, int64_t row, int64_t unit, int cell)
+ * handed back. ahead: rows from the sequence's gates of this step to those of the next one on the
+ * way, which are asked for: by itself the processor sees too late that they come before. */
+INLINE void cell_back(const walk *k, const step *s, int64_t row, int64_t unit, int64_t ahead,
+                      int cell)
 {
     const int64_t width = k->width, place = s->place + row;
     const float *gates = k->gates + place * SLOTS * width + slot_of(unit);
@@ -179,7 +191,10 @@ INLINE void cell_back(const walk *k, const step *s, int64_t row, int64_t unit, i
     const int64_t at = row * width + unit;
     vf g[SLOTS], d[SLOTS];
 #pragma GCC unroll 4
-    for (int v = 0; v < SLOTS; v++) g[v] = vf_load(gates + v * OCT_RECURRENT_BLOCK);
+    for (int v = 0; v < SLOTS; v++) {
+        g[v] = vf_load(gates + v * OCT_RECURRENT_BLOCK);
+        __builtin_prefetch(gates + ahead * SLOTS * width + v * OCT_RECURRENT_BLOCK);
+    }
     vf dh = vf_load(k->dh + at);
     if (k->dy) dh += load_units(k, k->dy, s, row, unit);
     if (cell == OCT_LSTM) {
@@ -215,10 +230,13 @@ INLINE void cell_back(const walk *k, const step *s, int64_t row, int64_t unit, i
 static void cells_back(const walk *k, const step *s, int64_t row, int64_t rows, int64_t unit,
                        int64_t end)
 {
+    const int64_t next = k->reverse ? s->t + 1 : s->t - 1;
+    const int64_t ahead = next >= 0 && next < k->shape->steps
+                              ? k->shape->first[next] - k->shape->first[s->t] : 0;
     for (int64_t r = row; r < row + rows; r++)
         for (int64_t u = unit; u < end; u += LANES) {
-            if (k->shape->cell == OCT_GRU) cell_back(k, s, r, u, OCT_GRU);
-            else cell_back(k, s, r, u, OCT_LSTM);
+            if (k->shape->cell == OCT_GRU) cell_back(k, s, r, u, ahead, OCT_GRU);
+            else cell_back(k, s, r, u, ahead, OCT_LSTM);
         }
 }
 
