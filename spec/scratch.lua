@@ -37,6 +37,13 @@ function M.file(text, name)
   return M.folder {[name] = text} .. "/" .. name
 end
 
+--- A run in a folder of its own under `folder`, as a recipe begins one.
+function M.run(folder, name)
+  local run = require "octet.train.run_folder".create(folder .. "/" .. name)
+  run:save_json("config.json", {})
+  return run
+end
+
 --- Remove what was made.
 function M.clean()
   for _, folder in ipairs(made) do file.remove_folder(folder) end

@@ -13,12 +13,6 @@ local folder
 before_each(function() folder = scratch.folder() end)
 after_each(scratch.clean)
 
-local function create(name)
-  local run = run_folder.create(folder .. "/" .. name)
-  run:save_json("config.json", {})
-  return run
-end
-
 --- Examples `first` to `first + count - 1` of an epoch's order; a part of them, `ignore`, has no
 -- label.
 local function batch_of(epoch, first, count, o)
@@ -86,12 +80,12 @@ end
 
 --- Hold runs on several batches a step against the run on one.
 local function hold_against(one, others)
-  local expected_run = create "one"
+  local expected_run = scratch.run(folder, "one")
   local result, weights = train(expected_run, one)
   local log, metrics = expected_run:history()
   assert.equal(9, result.steps)
   for number, o in ipairs(others) do
-    local run = create("several" .. number)
+    local run = scratch.run(folder, "several" .. number)
     local found, found_weights, seen = train(run, o)
     assert.is_true(seen > 9)
     assert.equal(result.steps, found.steps)
@@ -146,14 +140,14 @@ describe("accumulated gradients", function()
       end
       return all
     end
-    local whole = create "whole"
+    local whole = scratch.run(folder, "whole")
     local result, _, seen = train(whole, options())
     assert.equal(9, result.steps)
     assert.equal(27, seen)
     local expected = bytes_of(whole)
     for batch = 1, seen, 2 do
       local name = "stopped" .. batch
-      local run = create(name)
+      local run = scratch.run(folder, name)
       assert.has_error(function()
         train(run, options {hook = function(number)
           if number == batch then error("killed", 0) end
@@ -165,7 +159,7 @@ describe("accumulated gradients", function()
     end
     for _, batch in ipairs {4, 5, 8, 9, 10} do
       local name = "signal" .. batch
-      local run = create(name)
+      local run = scratch.run(folder, name)
       local stopped = train(run, options {hook = function(number)
         if number == batch then io.popen "kill -TERM $PPID":close() end
       end})

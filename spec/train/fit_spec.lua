@@ -47,12 +47,6 @@ local function momentum(parameters)
 end
 
 local folder
-local function create(name)
-  local run = run_folder.create(folder .. "/" .. name)
-  run:save_json("config.json", {})
-  return run
-end
-
 --- A run of 3 epochs of 6 steps. `hook(what, steps)` is called before each step and evaluation.
 local function train(run, hook, o)
   o = o or {}
@@ -124,7 +118,7 @@ after_each(scratch.clean)
 
 describe("a training loop", function()
   it("logs each step, scores each epoch, and keeps the last and the best checkpoint", function()
-    local run = create "a"
+    local run = scratch.run(folder, "a")
     local result = train(run)
     assert.equal(18, result.steps)
     assert.equal(3, result.epochs)
@@ -145,7 +139,7 @@ describe("a training loop", function()
   end)
 
   it("stops after as many steps as asked, and scores there", function()
-    local run = create "a"
+    local run = scratch.run(folder, "a")
     local result = train(run, nil, {steps = 8})
     assert.equal(8, result.steps)
     local _, metrics = run:history()
@@ -153,19 +147,19 @@ describe("a training loop", function()
   end)
 
   it("scores in between where asked", function()
-    local run = create "a"
+    local run = scratch.run(folder, "a")
     train(run, nil, {evaluate_every = 4})
     local _, metrics = run:history()
     assert.same({4, 6, 8, 12, 16, 18}, metrics.step)
   end)
 
   it("gives the same bytes whether it was stopped by a signal anywhere or not", function()
-    local whole = create "whole"
+    local whole = scratch.run(folder, "whole")
     train(whole, nil, {evaluate_every = 4})
     local expected = bytes_of(whole)
     for _, stop_at in ipairs {0, 3, 4, 5, 6, 13, 17} do
       for _, what in ipairs {"step", "evaluation"} do
-        local run = create(what .. stop_at)
+        local run = scratch.run(folder, what .. stop_at)
         local sent = false
         local result = train(run, function(kind, at)
           if not sent and kind == what and at >= stop_at then
@@ -187,11 +181,11 @@ describe("a training loop", function()
   end)
 
   it("gives the same bytes where it was killed, however far behind its checkpoint is", function()
-    local whole = create "whole"
+    local whole = scratch.run(folder, "whole")
     train(whole, nil, {checkpoint_every = 5})
     local expected = bytes_of(whole)
     for kill_at = 0, 17, 4 do
-      local run = create("killed" .. kill_at)
+      local run = scratch.run(folder, "killed" .. kill_at)
       assert.has_error(function()
         train(run, function(_, at)
           if at == kill_at then
@@ -208,7 +202,7 @@ describe("a training loop", function()
 
   it("stops at a loss that is not a number, names the step, and keeps the last good checkpoint",
     function()
-      local run = create "a"
+      local run = scratch.run(folder, "a")
       local ok, err = pcall(train, run, nil, {nan_at = 9})
       assert.is_false(ok, err)
       assert.matches("^the loss is nan at step 9 %(epoch 2%): .*the last good checkpoint, "
@@ -225,7 +219,7 @@ describe("a training loop", function()
   it("leaves no tensor behind", function()
     collectgarbage() collectgarbage()
     local before = octet.live_tensors()
-    train(create "a")
+    train(scratch.run(folder, "a"))
     collectgarbage() collectgarbage()
     assert.equal(before, octet.live_tensors())
   end)
@@ -239,13 +233,13 @@ describe("a training loop on a disk that fails", function()
 
   it("says so, keeps the former checkpoint, and goes on from it to the same bytes", function()
     local options = {checkpoint_every = 5}
-    local whole = create "whole"
+    local whole = scratch.run(folder, "whole")
     C.oct_fail_file(made, 0, 0, 0)
     train(whole, nil, options)
     C.oct_fail_file(made, 0, 0, 0)
     local calls, expected = tonumber(made[0]), bytes_of(whole)
     for nth = 1, calls, 5 do
-      local run = create("full" .. nth)
+      local run = scratch.run(folder, "full" .. nth)
       C.oct_fail_file(made, nth, ENOSPC, 1)
       local ok, err = pcall(train, run, nil, options)
       C.oct_fail_file(made, 0, 0, 0)
@@ -262,8 +256,8 @@ end)
 
 describe("a run's folder", function()
   it("is never one that exists", function()
-    create "a"
-    assert.has_error(function() create "a" end,
+    scratch.run(folder, "a")
+    assert.has_error(function() scratch.run(folder, "a") end,
       ("--out: %s exists already; name a new folder, or go on with --resume %s"):format(
         folder .. "/a", folder .. "/a"))
   end)
@@ -279,7 +273,7 @@ end)
 describe("a checkpoint", function()
   it("is refused where a bit of it has flipped, where it is cut short, where it is another file",
     function()
-      local run = create "a"
+      local run = scratch.run(folder, "a")
       train(run, nil, {steps = 3})
       local path = run:checkpoint_path()
       local text = file.read(path)
@@ -296,7 +290,7 @@ describe("a checkpoint", function()
     end)
 
   it("of another shape is refused by name", function()
-    local run = create "a"
+    local run = scratch.run(folder, "a")
     local model = nn.Linear(2, 2)
     file.make_folder(run:path "checkpoint")
     checkpoint.save(run:checkpoint_path(), model, momentum(model:parameters()), {step = 1})

@@ -14,12 +14,6 @@ local folder
 before_each(function() folder = scratch.folder() end)
 after_each(scratch.clean)
 
-local function create(name)
-  local run = run_folder.create(folder .. "/" .. name)
-  run:save_json("config.json", {})
-  return run
-end
-
 --- Train with an average and a plateau, or as `o` has it.
 local function train(run, o)
   octet.seed(2)
@@ -92,7 +86,7 @@ end)
 
 describe("a training run with a plateau", function()
   it("lowers the learning rate after the evaluations that were no better", function()
-    local run = create "a"
+    local run = scratch.run(folder, "a")
     train(run, {average = false})
     local log = run:history()
     for step = 1, STEPS_PER_EPOCH * EPOCHS do
@@ -104,12 +98,12 @@ end)
 
 describe("a checkpoint", function()
   it("carries all of them: a run that was stopped goes on to the same bytes", function()
-    local whole = create "whole"
+    local whole = scratch.run(folder, "whole")
     train(whole, {})
     local expected = bytes_of(whole)
     for stop = 1, STEPS_PER_EPOCH * EPOCHS, 3 do
       local name = "stopped" .. stop
-      local run, steps = create(name), 0
+      local run, steps = scratch.run(folder, name), 0
       assert.has_error(function()
         train(run, {hook = function()
           steps = steps + 1
@@ -124,7 +118,7 @@ describe("a checkpoint", function()
 
   it("is refused, by name, where the run has other parts", function()
     local function refused(written, read)
-      local run = create "a"
+      local run = scratch.run(folder, "a")
       train(run, written)
       local ok, message = pcall(train, run_folder.open(folder .. "/a"), read)
       assert.is_false(ok)
