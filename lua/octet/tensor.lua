@@ -9,6 +9,7 @@
 -- @module octet.tensor
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local tensor_text = require "octet.tensor_text"
 
 local C, call, check = binding.C, binding.call, binding.check
 
@@ -58,10 +59,10 @@ function M.set_soft_limit(bytes)
   relieve()
 end
 
---- The result in `out`, owned by Lua from here on.
 --- A handle that a call of the core gave: the collector frees it.
 local function own(t) return ffi.gc(t, C.oct_tensor_free) end
 
+--- The result in `out`, owned by Lua from here on.
 local function take()
   if pressure[0] ~= 0 then relieve() end
   return own(out[0])
@@ -144,17 +145,42 @@ local function flatten(values, into)
   return into
 end
 
+--- The shape that nested tables have by themselves, each level a dimension.
+-- @return the shape; nil and what is wrong where rows differ
+local function shape_of(values)
+  local shape, deepest = {}, nil
+  local function measure(row, dim)
+    shape[dim] = shape[dim] or #row
+    if #row ~= shape[dim] then
+      return ("a row of %d among rows of %d"):format(#row, shape[dim])
+    end
+    for i = 1, #row do
+      local nested = type(row[i]) == "table"
+      if deepest and nested ~= (dim < deepest) then return "numbers and rows side by side" end
+      local wrong = nested and measure(row[i], dim + 1)
+      if wrong then return wrong end
+      if not nested then deepest = dim end
+    end
+  end
+  local wrong = measure(values, 1)
+  if wrong then return nil, wrong end
+  return shape
+end
+
 --- A tensor with given values.
--- @tparam table|cdata values numbers (nested tables are flattened), or a C array of the type
--- @tparam[opt] {number,...} shape all in one row where it is left out
+-- @tparam table|cdata values numbers, rows of numbers, and so on; or a C array of the type
+-- @tparam[opt] {number,...} shape as the tables are nested where it is left out
 -- @tparam[opt="f32"] string dtype f32, i32 or u8
 -- @treturn tensor
 function M.from(values, shape, dtype)
   local count
   if type(values) == "table" then
+    local wrong
+    if not shape then shape, wrong = shape_of(values) end
+    if wrong then error(("tensor.from: %s; expected rows of one length"):format(wrong), 2) end
     values = flatten(values, {})
     count = #values
-    shape = shape or {count}
+    if count == 0 then error("tensor.from: no values", 2) end
   elseif not shape then
     error("tensor.from: a C array needs a shape", 2)
   end
@@ -236,8 +262,11 @@ function methods:data()
   return ffi.cast(POINTERS[dtype_out[0]], data_out[0])
 end
 
--- f16 or bf16 as f32, to be read: never recorded.
-local function readable(self)
+--- Itself, or f16 and bf16 as f32: to be read, never recorded.
+-- @treturn tensor
+function methods:readable()
+  local dtype = self:dtype()
+  if dtype ~= "f16" and dtype ~= "bf16" then return self end
   check(C.oct_set_grad_enabled(flag_out, 0))
   local before = flag_out[0]
   local ok, y = pcall(methods.to, self, "f32")
@@ -253,17 +282,14 @@ function methods:item()
   if size_out[0] ~= 1 then
     error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
   end
-  local code = dtype_out[0]
-  if code == 1 or code == 2 then return readable(self):item() end
-  return tonumber(ffi.cast(POINTERS[code], data_out[0])[0])
+  return tonumber(self:readable():data()[0])
 end
 
 --- All elements in one flat table, row by row.
 -- @treturn {number,...}
 function methods:totable()
-  local dtype = self:dtype()
-  local t = (dtype == "f16" or dtype == "bf16") and readable(self) or self
-  local data, values = t:data(), {}
+  local t, values = self:readable(), {}
+  local data = t:data()
   for i = 1, t:size() do values[i] = tonumber(data[i - 1]) end
   return values
 end
@@ -312,7 +338,16 @@ end
 
 -- ---- arithmetic --------------------------------------------------------------------------------
 
+local BINARY = {[C.OCT_OP_ADD] = "add", [C.OCT_OP_SUB] = "sub", [C.OCT_OP_MUL] = "mul",
+  [C.OCT_OP_DIV] = "div"}
+
 local function binary(a, b, op)
+  if not (is_tensor(a) and is_tensor(b)) then
+    local other = a
+    if is_tensor(a) then other = b end
+    error(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op],
+      type(other)), 2)
+  end
   call(C.oct_binary, out, a, b, op)
   return take()
 end
@@ -365,6 +400,24 @@ for name, op in pairs {
   methods[name] = function(self) return unary(self, op) end
 end
 
+--- x to a power: for a whole number a product, whose rounding errors add up to some power / 2 ulp;
+-- else exp(power * log(x)), which is NaN below 0.
+-- @tparam number power
+-- @treturn tensor
+function methods:pow(power)
+  if type(power) ~= "number" then
+    error(("pow: the power is a %s, expected a number"):format(type(power)), 2)
+  end
+  if power == 0.5 then return self:sqrt() end
+  if power < 0 then return self:pow(-power):reciprocal() end
+  if power ~= math.floor(power) then return (self:log() * power):exp() end
+  if power == 0 then return self * 0 + 1 end
+  if power == 1 then return self * 1 end
+  local half = power == 2 and self or self:pow(math.floor(power / 2))
+  local even = half:square()
+  return power % 2 == 0 and even or even * self
+end
+
 local function reduce(self, dim, keep, op)
   call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
   return take()
@@ -381,6 +434,9 @@ function methods:mean(dim, keep) return reduce(self, dim, keep, C.OCT_OP_MEAN) e
 
 --- Largest; as @{methods:sum}.
 function methods:max(dim, keep) return reduce(self, dim, keep, C.OCT_OP_MAX) end
+
+--- Smallest; as @{methods:sum}.
+function methods:min(dim, keep) return -(-self):max(dim, keep) end
 
 --- 0-based place of the largest along the last dimension, as i32.
 -- @treturn tensor
@@ -504,12 +560,10 @@ end
 ffi.metatype("oct_tensor", {
   __index = methods,
   __add = add, __sub = sub, __mul = mul, __div = div,
+  __pow = function(x, power) return methods.pow(x, power) end,
   __unm = function(x) return unary(x, C.OCT_OP_NEG) end,
   __len = function(x) return x:size(1) end,
-  __tostring = function(x)
-    if x:is_released() then return "tensor (released)" end
-    return ("tensor %s [%s]"):format(x:dtype(), table.concat(x:shape(), " x "))
-  end,
+  __tostring = tensor_text.show,
 })
 
 -- What the other parts of the library call the core with.

@@ -8,7 +8,57 @@ describe("a tensor", function()
     assert.equal(6, t:size())
     assert.equal(3, t:size(2))
     assert.equal("i32", t:dtype())
-    assert.equal("tensor i32 [2 x 3]", tostring(t))
+  end)
+
+  it("shows its values", function()
+    assert.equal("tensor i32 [2 x 3]\n  0  0  0\n  0  0  0",
+      tostring(tensor.zeros({2, 3}, "i32")))
+    assert.equal("tensor f32 [] 1.5000", tostring(tensor.from({1.5}):sum()))
+    assert.equal("tensor bf16 [3]\n   1.0000  -2.5000      inf",
+      tostring(tensor.from({1, -2.5, math.huge}):to "bf16"))
+    assert.equal("tensor f32 [2]\n  1.0000e-05  2.0000e-07", tostring(tensor.from {1e-5, 2e-7}))
+    assert.equal("tensor f32 [2 x 2 x 1]\n  1\n  2\n\n  3\n  4",
+      tostring(tensor.from {{{1}, {2}}, {{3}, {4}}}))
+  end)
+
+  it("shows the edges of a large one, and that a released one is none", function()
+    local lines = {}
+    for line in (tostring(tensor.zeros {50, 40}) .. "\n"):gmatch "(.-)\n" do
+      lines[#lines + 1] = line
+    end
+    assert.equal("tensor f32 [50 x 40]", lines[1])
+    assert.equal("    0    0    0  ...    0    0    0", lines[2])
+    assert.equal("  ...", lines[5])
+    assert.equal(8, #lines)
+    local t
+    octet.scope(function() t = tensor.zeros {2} * 2 end)
+    assert.equal("tensor (released)", tostring(t))
+  end)
+
+  it("has the shape of nested tables, which must be even", function()
+    assert.same({2, 3}, tensor.from({{1, 2, 3}, {4, 5, 6}}):shape())
+    assert.same({2, 1, 2}, tensor.from({{{1, 2}}, {{3, 4}}}):shape())
+    assert.same({6}, tensor.from({1, 2, 3, 4, 5, 6}):shape())
+    assert.error_matches(function() tensor.from {{1, 2}, {3}} end, "a row of 1 among rows of 2")
+    for _, mixed in ipairs {{1, {2}}, {{1}, 2}, {{1, 2}, {{3}, {4}}}} do
+      assert.error_matches(function() tensor.from(mixed) end, "numbers and rows side by side")
+    end
+    assert.error_matches(function() tensor.from {} end, "tensor.from: no values")
+  end)
+
+  it("refuses what is neither a tensor nor a number beside it", function()
+    local t = tensor.zeros {2}
+    assert.error_matches(function() return t + "x" end, "add: a tensor and a string")
+    assert.error_matches(function() return {} - t end, "sub: a tensor and a table")
+    assert.error_matches(function() return t * nil end, "mul: a tensor and a nil")
+    assert.error_matches(function() return t ^ t end, "pow: the power is a cdata")
+  end)
+
+  it("has a smallest element", function()
+    local t = tensor.from {{3, -1}, {2, 5}}
+    assert.equal(-1, t:min():item())
+    assert.same({2, -1}, t:min(1):totable())
+    assert.same({2, 1}, t:min(2, true):shape())
   end)
 
   it("takes nested tables, C arrays, and refuses a wrong count", function()

@@ -68,6 +68,16 @@ for name, f in pairs(FORMULAS) do
   end)
 end
 
+describe("a power", function()
+  for _, power in ipairs {0, 1, 2, 3, 7, -1, -2, 0.5, 1.5, -0.5, 20} do
+    it(("of %g is its formula, and its gradient the formula's"):format(power), function()
+      local above_0 = power < 0 or power ~= math.floor(power)
+      check.op{inputs = {{check.values(33, above_0 and 0.3 or -1.1, 1.2, 33), {33}}},
+        op = function(x) return x ^ power end, formula = map(function(x) return x ^ power end)}
+    end)
+  end
+end)
+
 describe("over its whole range", function()
   -- Values spread over the exponents of f32, both signs.
   local values = {0, -0.0}

@@ -6,7 +6,7 @@ local module = require "octet.nn.module"
 local nearest = require "octet.nearest"
 local tensor = require "octet.tensor"
 
-local C = binding.C
+local C, check_size = binding.C, module.check_size
 local M = {}
 
 local function uniform_parameter(shape, bound)
@@ -23,6 +23,8 @@ M.Linear = module.class "Linear"
 
 function M.Linear:init(inputs, outputs, options)
   options = options or {}
+  check_size("Linear", "inputs", inputs, 3)
+  check_size("Linear", "outputs", outputs, 3)
   local bound = 1 / math.sqrt(inputs)
   self.weight = uniform_parameter({outputs, inputs}, bound)
   if options.bias ~= false then self.bias = uniform_parameter({outputs}, bound) end
@@ -39,6 +41,8 @@ end
 M.Embedding = module.class "Embedding"
 
 function M.Embedding:init(rows, width)
+  check_size("Embedding", "rows", rows, 3)
+  check_size("Embedding", "width", width, 3)
   self.weight = tensor.new({rows, width}):normal_(0, 1):parameter_()
   self.is_lookup = true
 end
@@ -54,6 +58,7 @@ end
 M.LayerNorm = module.class "LayerNorm"
 
 function M.LayerNorm:init(width, epsilon)
+  check_size("LayerNorm", "width", width, 3)
   self.weight = tensor.ones({width}):parameter_()
   self.bias = tensor.zeros({width}):parameter_()
   self.epsilon = epsilon or 1e-5
@@ -96,6 +101,8 @@ local function stable_parts(options)
 end
 
 function M.StableEmbedding:init(rows, width, options)
+  check_size("StableEmbedding", "rows", rows, 3)
+  check_size("StableEmbedding", "width", width, 3)
   local parts = stable_parts(options or {})
   self.weight = parts.xavier and uniform_parameter({rows, width}, math.sqrt(6 / (rows + width)))
     or tensor.new({rows, width}):normal_(0, 1):parameter_()
@@ -115,19 +122,32 @@ end
 -- @function Dropout
 M.Dropout = module.class "Dropout"
 
-function M.Dropout:init(p) self.p = p end
+function M.Dropout:init(p)
+  if type(p) ~= "number" or not (p >= 0 and p < 1) then
+    error(("Dropout: p is %s, expected 0 to below 1"):format(tostring(p)), 3)
+  end
+  self.p = p
+end
 
 function M.Dropout:forward(x)
   if not self.training or self.p == 0 then return x end
   return functional.dropout(x, self.p)
 end
 
---- Modules one behind the other; each takes what the one before gives.
+--- Modules one behind the other; each takes what the one before gives. A function of a tensor may
+-- stand among them.
 -- @function Sequential
 M.Sequential = module.class "Sequential"
 
 function M.Sequential:init(...)
-  for i, m in ipairs {...} do self[i] = m end
+  for i = 1, select("#", ...) do
+    local m = select(i, ...)
+    if not module.is_module(m) and type(m) ~= "function" then
+      error(("%s: number %d is %s, expected a module or a function"):format(self.class_name, i,
+        tostring(m)), 3)
+    end
+    self[i] = m
+  end
 end
 
 function M.Sequential:add(m)
@@ -144,7 +164,7 @@ end
 -- @function List
 M.List = module.class "List"
 
-function M.List:init(...) M.Sequential.init(self, ...) end
+M.List.init = M.Sequential.init
 M.List.add = M.Sequential.add
 
 return M

@@ -150,4 +150,16 @@ function Module:load(state)
   return self
 end
 
-return {class = class, is_module = is_module}
+--- Refuse a size of a layer that is no whole number above 0.
+-- @tparam string layer name of the layer's class
+-- @tparam string name of the size
+-- @param value
+-- @tparam number level as for error(), seen from the caller
+local function check_size(layer, name, value, level)
+  if type(value) ~= "number" or value < 1 or value ~= math.floor(value) then
+    error(("%s: %s is %s, expected a whole number from 1 on"):format(layer, name, tostring(value)),
+      level + 1)
+  end
+end
+
+return {class = class, is_module = is_module, check_size = check_size}

@@ -5,6 +5,7 @@ local binding = require "octet.binding"
 local functional = require "octet.nn.functional"
 local module = require "octet.nn.module"
 local tensor = require "octet.tensor"
+local tensor_text = require "octet.tensor_text"
 
 local C, call, own = binding.C, binding.call, tensor.own
 local M = {}
@@ -42,7 +43,7 @@ local function to_offsets(class, x, sequences)
   end
   if not tensor.is_tensor(sequences) or sequences:dtype() ~= "i32" then
     error(("%s: offsets or lengths expected as an i32 tensor, got %s"):format(class,
-      tostring(sequences)), 4)
+      tensor.is_tensor(sequences) and tensor_text.title(sequences) or tostring(sequences)), 4)
   end
   local first = sequences:data()
   if first[0] == 0 then return sequences end
@@ -64,6 +65,8 @@ end
 
 local function init(self, gates, inputs, hidden, options)
   options = options or {}
+  module.check_size(self.class_name, "inputs", inputs, 4)
+  module.check_size(self.class_name, "hidden", hidden, 4)
   self.inputs, self.hidden = inputs, hidden
   self.layers = options.layers or 1
   self.directions = options.bidirectional and 2 or 1

@@ -1,0 +1,31 @@
+-- What layers refuse; that they compute the right thing is seen with their ops and models.
+local octet = require "octet"
+local nn, tensor = octet.nn, octet.tensor
+
+describe("layers", function()
+  it("refuse sizes that are none, and say where", function()
+    for name, make in pairs {
+      ["Linear: outputs is nil"] = function() return nn.Linear(3), 1 end,
+      ["Linear: inputs is a"] = function() return nn.Linear("a", 2), 1 end,
+      ["Embedding: rows is 0"] = function() return nn.Embedding(0, 2), 1 end,
+      ["StableEmbedding: width is nil"] = function() return nn.StableEmbedding(2), 1 end,
+      ["LayerNorm: width is nil"] = function() return nn.LayerNorm(), 1 end,
+      ["LSTM: hidden is nil"] = function() return nn.LSTM(3), 1 end,
+      ["GRU: inputs is 3.5"] = function() return nn.GRU(3.5, 2), 1 end,
+    } do
+      local ok, message = pcall(make)
+      assert.is_false(ok)
+      assert.matches("layers_spec.lua:%d+: " .. name .. ", expected a whole number", message)
+    end
+    assert.error_matches(function() return nn.Dropout(1), 1 end, "p is 1, expected 0 to below 1")
+  end)
+
+  it("stand in a sequence with functions, and with nothing else", function()
+    local twice = nn.Sequential(function(x) return x + 1 end, function(x) return x * 2 end)
+    assert.same({4, 6}, twice(tensor.from {1, 2}):totable())
+    assert.error_matches(function()
+      return nn.Sequential(nn.Linear(2, 2), nil, nn.Linear(2, 2)), 1
+    end, "Sequential: number 2 is nil, expected a module or a function")
+    assert.error_matches(function() return nn.List(1), 1 end, "List: number 1 is 1")
+  end)
+end)
