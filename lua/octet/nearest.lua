@@ -57,4 +57,24 @@ function M.message(what, word, names)
     table.concat(M.sorted(word, names), ", "))
 end
 
+--- Refuse options that are none: each by the name that somebody may have meant.
+-- @tparam string who whose they are: "step"
+-- @tparam ?table given nil for none
+-- @tparam {string,...} names those there are
+-- @tparam[opt=0] number level as for error(), seen from the caller
+function M.check_options(who, given, names, level)
+  if given == nil then return end
+  level = level and level > 0 and level + 1 or 0
+  if type(given) ~= "table" then
+    error(("%s: options are a %s, expected a table"):format(who, type(given)), level)
+  end
+  local known = {}
+  for _, name in ipairs(names) do known[name] = true end
+  for name in pairs(given) do
+    if not known[name] then
+      error(("%s: %s"):format(who, M.message("option", tostring(name), names)), level)
+    end
+  end
+end
+
 return M

@@ -8,6 +8,7 @@
 -- @module octet.safetensors
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local tensor = require "octet.tensor"
 
 local C, call = binding.C, binding.call
 
@@ -121,9 +122,8 @@ function File:read(name, into)
     or error(("safetensors: no type '%s'"):format(tostring(options.dtype)), 2)) or -1
   local purpose = PURPOSES[options.purpose or "parameters"]
     or error(("safetensors: no purpose '%s'"):format(tostring(options.purpose)), 2)
-  require "octet.tensor"
   call(C.oct_safetensors_read, tensor_out, handle, entry.index, dtype, purpose)
-  return ffi.gc(tensor_out[0], C.oct_tensor_free)
+  return tensor.own(tensor_out[0])
 end
 
 --- Close the file; the garbage collector does so too.
@@ -134,7 +134,12 @@ end
 
 local function gather(writer, tensors, metadata)
   local names = {}
-  for name in pairs(tensors) do names[#names + 1] = checked(name, "a tensor's name") end
+  for name, t in pairs(tensors) do
+    names[#names + 1] = checked(name, "a tensor's name")
+    if not tensor.is_tensor(t) then
+      error(("safetensors: '%s' is a %s, expected a tensor"):format(name, type(t)), 3)
+    end
+  end
   table.sort(names)
   for _, name in ipairs(names) do
     call(C.oct_safetensors_writer_add, writer, name, tensors[name])

@@ -167,5 +167,7 @@ describe("a data set", function()
         "batches: size is .*, expected a whole number from 1 on")
     end
     assert.error_matches(function() make(3):batches {size = 1, start = -1} end, "start is %-1")
+    assert.error_matches(function() make(3):batches {size = 1, shufle = true} end,
+      'batches: unknown option "shufle"; it is one of shuffle')
   end)
 end)

@@ -81,6 +81,12 @@ describe("safetensors", function()
       opened:metadata())
   end)
 
+  it("saves nothing but tensors", function()
+    assert.error_matches(function() safetensors.save(path, {step = 1}) end,
+      "'step' is a number, expected a tensor")
+    assert.is_nil(io.open(path))
+  end)
+
   it("saves the same bytes for the same tensors, the widest type first, each aligned", function()
     safetensors.save(path, sample(), {a = "1", b = "2"})
     local first = file.read(path)

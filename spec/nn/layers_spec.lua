@@ -20,6 +20,31 @@ describe("layers", function()
     assert.error_matches(function() return nn.Dropout(1), 1 end, "p is 1, expected 0 to below 1")
   end)
 
+  it("refuse options that they do not have", function()
+    for option, make in pairs {
+      ['Linear: unknown option "biass"; it is one of bias'] = function()
+        return nn.Linear(4, 8, {biass = false}), 1
+      end,
+      ['LSTM: unknown option "layer"; it is one of layers'] = function()
+        return nn.LSTM(4, 8, {layer = 2}), 1
+      end,
+      ['GRU: unknown option "forget_bias"'] = function()
+        return nn.GRU(4, 8, {forget_bias = 1}), 1
+      end,
+      ['attention: unknown option "casual"; it is one of causal'] = function()
+        return nn.attention(tensor.zeros {4, 12}, tensor.from({0, 4}, {2}, "i32"), 2,
+          {casual = true}), 1
+      end,
+    } do
+      local ok, message = pcall(make)
+      assert.is_false(ok)
+      assert.matches("layers_spec.lua:%d+: ", message)
+      assert.is_truthy(message:find(option, 1, true), message)
+    end
+    assert.error_matches(function() return nn.Linear(4, 8, "relu"), 1 end,
+      "Linear: options are a string, expected a table")
+  end)
+
   it("stand in a sequence with functions, and with nothing else", function()
     local twice = nn.Sequential(function(x) return x + 1 end, function(x) return x * 2 end)
     assert.same({4, 6}, twice(tensor.from {1, 2}):totable())

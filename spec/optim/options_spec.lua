@@ -194,6 +194,7 @@ describe("an optimizer's options", function()
     assert.matches("lr is .*nan, expected 0 or more", failure(opt.step, opt))
     opt.groups[1].lr = 1e-3
     assert.matches("max_norm is 0, expected more than 0", failure(opt.clip_norm, opt, 0))
+    assert.matches("lr is x, expected 0 or more", failure(opt.set_lr, opt, "x"))
     assert.equal(0, (opt:step()))
   end)
 end)

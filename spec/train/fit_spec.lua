@@ -216,6 +216,13 @@ describe("a training loop", function()
       assert.is_nil(resumed:diverged())
     end)
 
+  it("refuses an option that it does not have, and asks for what it needs", function()
+    assert.error_matches(function() fit.fit {evalute = print} end,
+      'fit: unknown option "evalute"; it is one of evaluate')
+    assert.error_matches(function() fit.fit {model = nn.Linear(1, 1)} end,
+      "fit: optimizer is missing")
+  end)
+
   it("leaves no tensor behind", function()
     collectgarbage() collectgarbage()
     local before = octet.live_tensors()

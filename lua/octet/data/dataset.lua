@@ -2,11 +2,14 @@
 -- @module octet.data.dataset
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local nearest = require "octet.nearest"
 local scope = require "octet.scope"
 local tensor = require "octet.tensor"
 local text = require "octet.text"
 
 local C, check = binding.C, binding.check
+
+local BATCHES_OPTIONS = {"size", "shuffle", "seed", "epoch", "start", "by_length"}
 
 local Dataset = {}
 Dataset.__index = Dataset
@@ -198,6 +201,8 @@ end
 --   rows of like length share a batch, and the batches are shuffled
 -- @return iterator
 function Dataset:batches(options)
+  nearest.check_options("batches", options, BATCHES_OPTIONS, 2)
+  options = options or {}
   local size, start = options.size, options.start or 0
   check_count(size, "size", 1)
   check_count(start, "start", 0)

@@ -2,12 +2,14 @@
 -- @module octet.nn.functional
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local nearest = require "octet.nearest"
 local tensor = require "octet.tensor"
 
 local C, call, out, take, own = binding.C, tensor.call, tensor.out, tensor.take, tensor.own
 local pair = ffi.new "oct_tensor *[2]"
 local M = {}
 
+local ATTENTION_OPTIONS, LOSS_OPTIONS = {"dropout", "causal"}, {"ignore"}
 local ACTIVATIONS = {
   gelu = C.OCT_OP_GELU, relu = C.OCT_OP_RELU, tanh = C.OCT_OP_TANH,
   sigmoid = C.OCT_OP_SIGMOID, silu = C.OCT_OP_SILU,
@@ -50,6 +52,7 @@ end
 -- @tparam[opt] table options `dropout` of the probabilities; `causal`: see no later token
 -- @treturn tensor [tokens x width]
 function M.attention(qkv, offsets, heads, options)
+  nearest.check_options("attention", options, ATTENTION_OPTIONS, 2)
   options = options or {}
   call(C.oct_attention, out, qkv, offsets, heads, options.dropout or 0, options.causal and 1 or 0)
   return take()
@@ -76,6 +79,7 @@ end
 -- @tparam[opt] table options `ignore`: a label whose rows do not count (-100)
 -- @treturn tensor a scalar
 function M.cross_entropy(logits, labels, options)
+  nearest.check_options("cross_entropy", options, LOSS_OPTIONS, 2)
   call(C.oct_cross_entropy, out, logits, labels, options and options.ignore or -100)
   return take()
 end

@@ -22,9 +22,10 @@ end
 M.Linear = module.class "Linear"
 
 function M.Linear:init(inputs, outputs, options)
-  options = options or {}
   check_size("Linear", "inputs", inputs, 3)
   check_size("Linear", "outputs", outputs, 3)
+  nearest.check_options("Linear", options, {"bias", "activation"}, 3)
+  options = options or {}
   local bound = 1 / math.sqrt(inputs)
   self.weight = uniform_parameter({outputs, inputs}, bound)
   if options.bias ~= false then self.bias = uniform_parameter({outputs}, bound) end
@@ -82,28 +83,23 @@ local STABLE_PARTS = {"layer_norm", "xavier", "bits32"}
 
 --- Which of the stable embedding's parts are wanted; all that is not said otherwise.
 local function stable_parts(options)
-  if type(options) ~= "table" then
-    error(("nn.StableEmbedding: options are a %s, expected a table"):format(type(options)), 0)
-  end
+  nearest.check_options("nn.StableEmbedding", options, STABLE_PARTS)
   local parts = {}
   for _, name in ipairs(STABLE_PARTS) do parts[name] = true end
-  for name, value in pairs(options) do
-    if not parts[name] then
-      error("nn.StableEmbedding: " .. nearest.message("option", tostring(name), STABLE_PARTS), 0)
-    end
+  for name, value in pairs(options or {}) do
     if type(value) ~= "boolean" then
       error(("nn.StableEmbedding: %s is %s, expected true or false"):format(name, tostring(value)),
         0)
     end
+    parts[name] = value
   end
-  for name, value in pairs(options) do parts[name] = value end
   return parts
 end
 
 function M.StableEmbedding:init(rows, width, options)
   check_size("StableEmbedding", "rows", rows, 3)
   check_size("StableEmbedding", "width", width, 3)
-  local parts = stable_parts(options or {})
+  local parts = stable_parts(options)
   self.weight = parts.xavier and uniform_parameter({rows, width}, math.sqrt(6 / (rows + width)))
     or tensor.new({rows, width}):normal_(0, 1):parameter_()
   if parts.layer_norm then self.norm = M.LayerNorm(width) end

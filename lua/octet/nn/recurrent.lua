@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local binding = require "octet.binding"
 local functional = require "octet.nn.functional"
 local module = require "octet.nn.module"
+local nearest = require "octet.nearest"
 local tensor = require "octet.tensor"
 local tensor_text = require "octet.tensor_text"
 
@@ -63,10 +64,14 @@ local function weight_names(layer, directions)
   return names
 end
 
+local OPTIONS = {LSTM = {"layers", "bidirectional", "dropout", "bias", "forget_bias"},
+  GRU = {"layers", "bidirectional", "dropout", "bias"}}
+
 local function init(self, gates, inputs, hidden, options)
-  options = options or {}
   module.check_size(self.class_name, "inputs", inputs, 4)
   module.check_size(self.class_name, "hidden", hidden, 4)
+  nearest.check_options(self.class_name, options, OPTIONS[self.class_name], 4)
+  options = options or {}
   self.inputs, self.hidden = inputs, hidden
   self.layers = options.layers or 1
   self.directions = options.bidirectional and 2 or 1

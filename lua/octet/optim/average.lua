@@ -36,14 +36,8 @@ local function read(who, given, defaults)
   local names, options = {}, {}
   for name, value in pairs(defaults) do names[#names + 1], options[name] = name, value end
   table.sort(names)
-  given = given or {}
-  if type(given) ~= "table" then
-    error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
-  end
-  for name, value in pairs(given) do
-    if defaults[name] == nil then
-      error(("%s: %s"):format(who, nearest.message("option", tostring(name), names)), 0)
-    end
+  nearest.check_options(who, given, names)
+  for name, value in pairs(given or {}) do
     if not CHECKS[name][2](value) then
       error(("%s: %s is %s, expected %s"):format(who, name, tostring(value), CHECKS[name][1]), 0)
     end

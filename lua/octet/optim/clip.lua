@@ -29,15 +29,8 @@ end
 -- clips to the least of them); `window`: how many norms are kept (100)
 -- @treturn Clip
 function M.percentile(options)
+  nearest.check_options("clip.percentile", options, NAMES)
   options = options or {}
-  if type(options) ~= "table" then
-    error(("clip.percentile: options are a %s, expected a table"):format(type(options)), 0)
-  end
-  for name in pairs(options) do
-    if name ~= "percentile" and name ~= "window" then
-      error("clip.percentile: " .. nearest.message("option", tostring(name), NAMES), 0)
-    end
-  end
   local percentile, window = options.percentile or 5, options.window or 100
   if not is_whole(percentile, 0, 100) then
     error(("clip.percentile: percentile is %s, expected a whole number from 0 to 100"):format(

@@ -12,7 +12,6 @@ local json = require "octet.json"
 local layout_of = require "octet.optim.layout"
 local map = require "octet.optim.map"
 local nearest = require "octet.nearest"
-local options_of = require "octet.optim.options"
 local safetensors = require "octet.safetensors"
 local scope = require "octet.scope"
 local state = require "octet.optim.state"
@@ -326,7 +325,7 @@ end
 -- @tparam string path
 -- @tparam table options names, order
 function M.load(self, path, options)
-  options_of.check_names("import", options, {"names", "order"})
+  nearest.check_options("import", options, {"names", "order"})
   scope.scope(load, self, path, options)
 end
 

@@ -6,6 +6,7 @@
 local ffi = require "ffi"
 local binding = require "octet.binding"
 local format_of = require "octet.optim.format"
+local nearest = require "octet.nearest"
 local options_of = require "octet.optim.options"
 local rules = require "octet.optim.rules"
 
@@ -98,6 +99,9 @@ end
 -- @tparam number lr
 -- @treturn Optimizer itself
 function Optimizer:set_lr(lr)
+  if type(lr) ~= "number" or not (lr >= 0 and lr < math.huge) then
+    error(("optim.%s: lr is %s, expected 0 or more"):format(self.name, tostring(lr)), 2)
+  end
   for _, group in ipairs(self.groups) do
     if group.adamw then
       group.adamw_ratio = group.adamw_ratio or group.lr > 0 and group.adamw.lr / group.lr or 1
@@ -160,7 +164,7 @@ function Optimizer:step(options)
   handle_of(self)
   local factor, scale, limit, norm = 1, 1, math.huge, nil
   if options then
-    options_of.check_names("step", options, STEP_NAMES)
+    nearest.check_options("step", options, STEP_NAMES)
     if options.max_norm and options.clip_percentile then
       error("step: max_norm and clip_percentile are both given, expected one of them", 0)
     end
@@ -189,7 +193,7 @@ end
 function Optimizer:step_backward(loss, options)
   handle_of(self)
   options = options or {}
-  options_of.check_names("step_backward", options, BACKWARD_NAMES)
+  nearest.check_options("step_backward", options, BACKWARD_NAMES)
   if options.lr then self:set_lr(options.lr) end
   set_numbers(self, options.lr_factor or 1, 2)
   check(C.oct_optim_step_backward(count_out, self.handle, loss, options.grad_scale or 1,
@@ -221,7 +225,7 @@ end
 -- @treturn Optimizer itself
 function Optimizer:load(state, options)
   handle_of(self)
-  options_of.check_names("optim." .. self.name .. ": load", options or {}, {"convert", "options"})
+  nearest.check_options("optim." .. self.name .. ": load", options or {}, {"convert", "options"})
   require("octet.optim.state").load(self, state, options or {})
   return self
 end

@@ -99,15 +99,7 @@ local check_options
 
 --- Check one table of options; what is nil stays open.
 function check_options(who, given, rule, common, more)
-  if type(given) ~= "table" then
-    error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
-  end
-  local names = names_of(rule, common, more)
-  for key in pairs(given) do
-    if not contains(names, key) then
-      error(("%s: %s"):format(who, nearest.message("option", tostring(key), names)), 0)
-    end
-  end
+  nearest.check_options(who, given, names_of(rule, common, more))
   check_values(who, given, rule)
   if given.adamw ~= nil then
     check_options(who .. ": adamw", given.adamw, rules.all.adamw, NUMBERS, {})
@@ -349,13 +341,11 @@ end
 -- @tparam table group that they are for
 -- @tparam table rule
 function M.check_changeable(who, given, group, rule)
-  if type(given) ~= "table" then
-    error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
-  end
+  if given == nil then error(who .. ": options are missing, expected a table", 0) end
   local own, names = M.changeable(group, rule), {"adamw_ratio"}
   for name in pairs(own) do names[#names + 1] = name end
   table.sort(names)
-  M.check_names(who, given, names)
+  nearest.check_options(who, given, names)
   M.check_group(who, given, rule)
   if own.decoupled ~= nil and type(given.decoupled) ~= "boolean" then
     fail_value(who, "decoupled", given.decoupled, "true or false")
@@ -374,15 +364,6 @@ end
 function M.change(group, values)
   for name, value in pairs(values) do
     if name == "adamw" then M.change(group.adamw, value) else group[name] = copied(value) end
-  end
-end
-
---- Check options of a call, such as those of step.
-function M.check_names(who, given, names)
-  for key in pairs(given) do
-    if not contains(names, key) then
-      error(("%s: %s"):format(who, nearest.message("option", tostring(key), names)), 0)
-    end
   end
 end
 

@@ -45,15 +45,10 @@ local CHECKS = {
 -- @tparam[opt] table options as in DEFAULTS
 -- @treturn Plateau called with the steps done it gives the factor on the learning rate
 function M.new(options)
+  nearest.check_options("schedule.plateau", options, NAMES)
   options = options or {}
-  if type(options) ~= "table" then
-    error(("schedule.plateau: options are a %s, expected a table"):format(type(options)), 0)
-  end
   for name, value in pairs(options) do
     local check = CHECKS[name]
-    if not check then
-      error("schedule.plateau: " .. nearest.message("option", tostring(name), NAMES), 0)
-    end
     if not check[2](value) then
       error(("schedule.plateau: %s is %s, expected %s"):format(name, tostring(value), check[1]), 0)
     end

@@ -37,24 +37,16 @@ local CHECKS = {
 --- Options with the defaults filled in. `names` are those that the schedule has; all that has no
 -- default and is not marked as open must be given.
 local function read(who, given, names, defaults, open)
+  nearest.check_options(who, given, names)
   given = given or {}
-  if type(given) ~= "table" then
-    error(("%s: options are a %s, expected a table"):format(who, type(given)), 0)
-  end
-  local known, options = {}, {}
+  local options = {}
   for _, name in ipairs(names) do
-    known[name] = true
     local value = given[name]
     if value == nil then value = defaults[name] end
     if not (value == nil and open and open[name]) and not CHECKS[name][2](value) then
       error(("%s: %s is %s, expected %s"):format(who, name, tostring(value), CHECKS[name][1]), 0)
     end
     options[name] = value
-  end
-  for name in pairs(given) do
-    if not known[name] then
-      error(("%s: %s"):format(who, nearest.message("option", tostring(name), names)), 0)
-    end
   end
   if options.steps and options.warmup_steps and options.warmup_steps > options.steps then
     error(("%s: warmup_steps is %d, but steps is %d"):format(who, options.warmup_steps,

@@ -7,7 +7,7 @@
 -- @module octet.optim.state_file
 local json = require "octet.json"
 local machine = require "octet.machine"
-local options_of = require "octet.optim.options"
+local nearest = require "octet.nearest"
 local safetensors = require "octet.safetensors"
 local scope = require "octet.scope"
 
@@ -83,7 +83,7 @@ end
 -- @tparam string path
 -- @tparam table options convert, options, random
 function M.restore(optimizer, path, options)
-  options_of.check_names("restore", options, {"convert", "options", "random"})
+  nearest.check_options("restore", options, {"convert", "options", "random"})
   local file = safetensors.open(path)
   local format = file:metadata().octet
   local prefix = PREFIXES[format]

@@ -6,11 +6,17 @@
 -- it would have done.
 -- @module octet.train.fit
 local machine = require "octet.machine"
+local nearest = require "octet.nearest"
 local progress = require "octet.train.progress"
 local scope = require "octet.scope"
 local signals = require "octet.train.signals"
 
 local M = {}
+
+local NEEDED = {"model", "optimizer", "batches", "loss", "lr", "evaluate", "metrics",
+  "steps_per_epoch", "epochs"}
+local OPTIONS = {"run", "accumulate", "clip", "average", "plateau", "parts", "better", "steps",
+  "evaluate_every", "checkpoint_every", "show", "say", "on_evaluation", unpack(NEEDED)}
 
 local Fit = {}
 Fit.__index = Fit
@@ -290,6 +296,10 @@ end
 -- @treturn table steps, tokens, examples, epochs, seconds (of training), evaluation_seconds,
 -- metrics, note, best, and `interrupted`: the number of the signal that ended it
 function M.fit(o)
+  nearest.check_options("fit", o, OPTIONS, 2)
+  for _, name in ipairs(NEEDED) do
+    if o[name] == nil then error(("fit: %s is missing"):format(name), 2) end
+  end
   local settings = setmetatable({
     accumulate = o.accumulate or 1, better = o.better or larger,
     on_evaluation = o.on_evaluation or nothing, say = o.say or nothing,
