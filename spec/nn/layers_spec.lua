@@ -45,6 +45,12 @@ describe("layers", function()
       "Linear: options are a string, expected a table")
   end)
 
+  it("are shown as a tree with the shapes of its parameters", function()
+    local model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.LayerNorm(3), nn.Dropout(0.1)))
+    assert.equal("Sequential\n  1: Linear weight [3 x 2], bias [3]\n  2: Sequential\n"
+      .. "    1: LayerNorm weight [3], bias [3]\n    2: Dropout\n15 parameters", tostring(model))
+  end)
+
   it("stand in a sequence with functions, and with nothing else", function()
     local twice = nn.Sequential(function(x) return x + 1 end, function(x) return x * 2 end)
     assert.same({4, 6}, twice(tensor.from {1, 2}):totable())

@@ -383,7 +383,11 @@ for _, kind in ipairs(KINDS) do
         assert.matches(text, message)
         assert.is_nil(message:find "\n")
       end
-      fails("offsets %[3%] must go from 0 to the 6 tokens", function() layer(x, {2, 3}) end)
+      fails("recurrent_spec.lua:%d+: " .. kind .. ": the lengths add up to 5, but there are 6 "
+        .. "tokens", function() layer(x, {2, 3}) end)
+      fails("offsets %[3%] must go from 0 to the 6 tokens", function()
+        layer(x, tensor.from({0, 2, 5}, {3}, "i32"))
+      end)
       fails("sequence 2 has 0 tokens", function() layer(x, {6, 0}) end)
       fails("x is %[6 x 4%]; without offsets or lengths", function() layer(x) end)
       fails("offsets or lengths expected as an i32 tensor", function() layer(x, 6) end)
@@ -409,7 +413,7 @@ for _, kind in ipairs(KINDS) do
       fails("token 2 is row 6 of x, expected 0 to 5", function()
         layer(x, {2}, nil, tensor.from({5, 6}, {2}, "i32"))
       end)
-      fails("offsets %[2%] must go from 0 to the 2 tokens", function()
+      fails("the lengths add up to 3, but there are 2 tokens", function()
         layer(x, {3}, nil, tensor.from({5, 5}, {2}, "i32"))
       end)
       fails("0 layers with dropout 0", function() nn[kind](4, 3, {layers = 0}) end)

@@ -33,7 +33,7 @@ local function class(name)
       rawset(self, key, value)
     end,
     __call = function(self, ...) return self:forward(...) end,
-    __tostring = function() return name end,
+    __tostring = function(self) return self:describe() end,
   }
   getmetatable(methods).__call = function(_, ...)
     local self = setmetatable({_order = {}, training = true}, instance)
@@ -91,6 +91,30 @@ function Module:parameters()
     if p.tensor:requires_grad() then list[#list + 1] = p end
   end
   return list
+end
+
+--- The tree as text: classes, the shapes of their parameters, and how many elements there are.
+-- @treturn string
+function Module:describe()
+  local lines = {}
+  local function add(module, name, depth)
+    local shapes = {}
+    for _, key in ipairs(module._order) do
+      local value = rawget(module, key)
+      if tensor.is_tensor(value) then
+        shapes[#shapes + 1] = ("%s [%s]"):format(key, table.concat(value:shape(), " x "))
+      end
+    end
+    lines[#lines + 1] = ("%s%s%s%s"):format(("  "):rep(depth), name and name .. ": " or "",
+      module.class_name, #shapes > 0 and " " .. table.concat(shapes, ", ") or "")
+    for _, key in ipairs(module._order) do
+      local value = rawget(module, key)
+      if is_module(value) then add(value, key, depth + 1) end
+    end
+  end
+  add(self, nil, 0)
+  lines[#lines + 1] = ("%d parameters"):format(self:parameter_count())
+  return table.concat(lines, "\n")
 end
 
 --- Elements in all parameters.

@@ -28,9 +28,20 @@ local function offsets_of(lengths, count)
   return offsets
 end
 
+--- Lengths as offsets: they must be those of all the tokens there are.
+local function offsets_of_lengths(class, tokens, lengths, count)
+  local offsets = offsets_of(lengths, count)
+  local all = offsets:data()[count]
+  if all ~= tokens then
+    error(("%s: the lengths add up to %d, but there are %d tokens; sequences stand one behind the "
+      .. "other, without padding"):format(class, all, tokens), 5)
+  end
+  return offsets
+end
+
 --- What the caller says of the sequences, as offsets. A length is 1 or more, offsets begin with 0:
 -- so the first number tells which of the two a tensor holds.
-local function to_offsets(class, x, sequences)
+local function to_offsets(class, x, sequences, rows)
   local shape = x:shape()
   if sequences == nil then
     if #shape ~= 3 then
@@ -39,8 +50,9 @@ local function to_offsets(class, x, sequences)
     end
     return offsets_of(function() return shape[2] end, shape[1])
   end
+  local tokens = rows and rows:size() or x:size() / shape[#shape]
   if type(sequences) == "table" then
-    return offsets_of(function(i) return sequences[i + 1] end, #sequences)
+    return offsets_of_lengths(class, tokens, function(i) return sequences[i + 1] end, #sequences)
   end
   if not tensor.is_tensor(sequences) or sequences:dtype() ~= "i32" then
     error(("%s: offsets or lengths expected as an i32 tensor, got %s"):format(class,
@@ -48,7 +60,7 @@ local function to_offsets(class, x, sequences)
   end
   local first = sequences:data()
   if first[0] == 0 then return sequences end
-  return offsets_of(function(i) return first[i] end, sequences:size())
+  return offsets_of_lengths(class, tokens, function(i) return first[i] end, sequences:size())
 end
 
 -- ---- what both have in common ------------------------------------------------------------------
@@ -117,7 +129,7 @@ end
 
 --- Layer by layer. initial_of(layer) gives what the layer's sequences start with.
 local function forward(self, x, sequences, rows, initial_of)
-  local offsets = to_offsets(self.class_name, x, sequences)
+  local offsets = to_offsets(self.class_name, x, sequences, rows)
   local shape = x:shape()
   if #shape == 3 then x = x:reshape(-1, shape[3]) end
   local d, finals, h = self.directions, {}, nil
@@ -163,7 +175,7 @@ local function forward_behind(self, prefix, counts, x, sequences, rows)
     error(("%s: behind: one direction expected; the other has no prefix"):format(self.class_name),
       3)
   end
-  sequences = to_offsets(self.class_name, x, sequences)
+  sequences = to_offsets(self.class_name, x, sequences, rows)
   if counts:size() ~= sequences:size() - 1 then
     error(("%s: behind: %d counts, but %d sequences"):format(self.class_name, counts:size(),
       sequences:size() - 1), 3)
