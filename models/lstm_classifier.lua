@@ -4,10 +4,14 @@
 -- them: the LSTM then comes to each text with the state that the padding leaves it in. All texts
 -- of a batch begin with the same token, so that the padding is walked once for all of them.
 -- @module models.lstm_classifier
+local file = require "octet.file"
 local octet = require "octet"
 
 local nn = octet.nn
 local M = {}
+
+-- Sizes of a classifier, and the largest that are believed.
+local SIZES = {embedding = 4096, hidden = 4096, layers = 64, classes = 1000}
 
 --- @function Classifier
 -- @tparam table o `words`: rows of the embedding, `embedding`: its width; `hidden`, `layers`,
@@ -62,6 +66,64 @@ end
 function M.loss(logits, batch)
   if logits:size(2) > 1 then return nn.cross_entropy(logits, batch.labels) end
   return nn.binary_cross_entropy_with_logits(logits, batch.labels)
+end
+
+local function is_size(x, most)
+  return type(x) == "number" and x >= 1 and x <= most and x == math.floor(x)
+end
+
+--- What a run's config.json says, checked.
+local function described(path)
+  local own = file.read_json(path).octet
+  local built = type(own) == "table" and own.model
+  if type(built) ~= "table" or type(own.labels) ~= "table" then
+    error(path .. " does not say what LSTM it describes, as lstm_classify's does", 0)
+  end
+  for name, most in pairs(SIZES) do
+    if not is_size(built[name], most) then
+      error(("%s: octet.model.%s is %s, expected a whole number from 1 to %d"):format(path, name,
+        tostring(built[name]), most), 0)
+    end
+  end
+  if built.padded ~= nil and not is_size(built.padded, 2^20) then
+    error(("%s: octet.model.padded is %s, expected tokens"):format(path, tostring(built.padded)), 0)
+  end
+  for i = 1, math.max(#own.labels, built.classes) do
+    if type(own.labels[i]) ~= "string" or i > built.classes then
+      error(("%s: octet.labels are %d, expected %d names"):format(path, #own.labels,
+        built.classes), 0)
+    end
+  end
+  return own
+end
+
+--- The classifier of a run's folder, in evaluation mode.
+-- @tparam string folder with config.json, vocab.txt and model.safetensors
+-- @treturn module
+-- @treturn {string,...} its vocabulary
+-- @treturn table `task` and `labels`
+function M.load(folder)
+  local own = described(folder .. "/config.json")
+  local vocabulary = octet.data.words.read(folder .. "/vocab.txt")
+  local weights = octet.safetensors.open(folder .. "/model.safetensors")
+  local b, state = own.model, {}
+  local model = M.Classifier {words = octet.data.words.FIRST + #vocabulary,
+    embedding = b.embedding, hidden = b.hidden, layers = b.layers,
+    bidirectional = b.bidirectional == true, classes = b.classes, padded = b.padded}
+  for _, name in ipairs(weights:names()) do state[name] = weights:read(name) end
+  local ok, why = pcall(model.load, model, state)
+  if not ok then
+    error(("%s/model.safetensors: %s"):format(folder, why:gsub("^.-:%d+: ", "")), 0)
+  end
+  return model:eval(), vocabulary, {task = own.task, labels = own.labels}
+end
+
+--- Logits of two classes where one stands for both: the same probabilities.
+-- @tparam tensor logits [rows x 1] or [rows x classes]
+-- @treturn tensor [rows x classes]
+function M.of_each_class(logits)
+  if logits:size(2) > 1 then return logits end
+  return octet.tensor.cat({logits * 0, logits}, 2)
 end
 
 --- The classes that logits stand for.

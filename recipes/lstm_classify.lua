@@ -66,7 +66,8 @@ local PROGRAM = {
     cli.common.resume(),
   },
   epilog = "A run leaves its folder in runs/: model.safetensors and vocab.txt, log, metrics, "
-    .. "TensorBoard events, curve, checkpoints, result.json. Ctrl-C keeps a checkpoint.",
+    .. "TensorBoard events, curve, checkpoints, result.json; predict.lua reads it. Ctrl-C keeps a "
+    .. "checkpoint.",
 }
 
 -- Options that a resumed run may be given anew: they change no number.
@@ -113,19 +114,20 @@ local function classify(options, run)
   say(("%s; %d words"):format(octet.data.describe(data), facts.words))
 
   local lstm = require "models.lstm_classifier"
-  local model = lstm.Classifier {
+  local built = {
     words = octet.data.words.FIRST + facts.words, embedding = o.embedding, hidden = o.hidden,
     layers = o.layers, bidirectional = o.bidirectional, dropout = o.dropout,
     dropout_last = o.dropout_last, forget_bias = o.forget_bias, classes = task.classes,
     padded = o.task == "imdb" and not o.packed and octet.data.imdb.LENGTH or nil,
   }
+  local model = lstm.Classifier(built)
   local optimizer = octet.optim[o.optim](model:parameters(), {lr = o.lr, format = o.format})
 
   run = run or train.run_folder.create(o.out,
     ("lstm_classify-%s-%s-%d"):format(o.task, o.optim, o.seed))
   run:check_same("data", facts, {"task", "train", "dev", "words"})
   run:save_json("config.json", {octet = {recipe = PROGRAM.name, task = task.name,
-    labels = task.label_names, data = facts, options = options}})
+    labels = task.label_names, model = built, data = facts, options = options}})
   octet.data.words.save(run:path "vocab.txt", data.vocabulary)
 
   local metrics = {unpack(task.metrics)}
@@ -169,7 +171,8 @@ local function classify(options, run)
   octet.safetensors.save(run:path "model.safetensors", model:state())
   train.result.save_curve(run, ("%s, %s, seed %d"):format(task.title, o.optim, o.seed))
   run:save_json("result.json", result)
-  say("the run is in " .. run.folder)
+  say(("the run is in %s; try it: luajit recipes/predict.lua --model %s --text \"...\""):format(
+    run.folder, run.folder))
   return result, nil, run
 end
 

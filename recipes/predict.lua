@@ -3,6 +3,7 @@
 --     luajit recipes/predict.lua --model runs/glue_finetune-sst2-adam8-1 < sentences.txt
 --     luajit recipes/predict.lua --model RUN --text "a gripping, funny film"
 --
+-- RUN is the folder of a run of glue_finetune or lstm_classify, or of a classifier from elsewhere.
 -- One line for each line read: label, probability, text, parted by TABs; a model that predicts a
 -- score writes score and text. A model of pairs reads two texts parted by a TAB.
 local here = arg and arg[0] and arg[0]:match "^(.*)/[^/]*$" or "."
@@ -28,17 +29,23 @@ local PROGRAM = {
   },
 }
 
---- Load what a folder holds: the model in evaluation mode, its tokenizer, what it is for.
-local function load(options)
-  local about = octet.train.model_folder.describe(options.model)
-  local tokenizer = octet.text.wordpiece(options.model .. "/vocab.txt")
-  local model, fresh = require "models.bert".load(options.model,
-    {classes = about.classes, pooling = about.pooling})
-  if fresh[1] then
-    error(("%s has no weights for the %s: it has not been fine-tuned"):format(options.model,
-      table.concat(fresh, " and the ")), 0)
-  end
-  return model:eval(), tokenizer, about
+-- What a folder holds is a reader: `classes`; `labels`, nil where a score is predicted;
+-- encode(texts, first), the texts from line `first` on as a data set; logits(batch).
+
+--- An LSTM of words.
+local READING = {sms = octet.data.sms.READING, imdb = octet.data.imdb.READING,
+  file = octet.data.own_table.READING}
+
+local function lstm_of(options)
+  local lstm = require "models.lstm_classifier"
+  local model, vocabulary, about = lstm.load(options.model)
+  local reading = READING[about.task] or error(("%s/config.json: no task %s"):format(options.model,
+    tostring(about.task)), 0)
+  return {
+    classes = #about.labels, labels = about.labels,
+    encode = function(texts) return octet.data.words.dataset(texts, vocabulary, reading) end,
+    logits = function(batch) return lstm.of_each_class(model(batch)) end,
+  }
 end
 
 --- The two texts of each line read, where the model reads pairs.
@@ -55,23 +62,42 @@ local function split(texts, about, first)
   return left, right
 end
 
---- What the model says of some texts, as lines.
-local function predict(model, tokenizer, about, options, texts, first)
-  local a, b = split(texts, about, first)
+--- An encoder with its tokenizer.
+local function encoder_of(options)
+  local about = octet.train.model_folder.describe(options.model)
+  local tokenizer = octet.text.wordpiece(options.model .. "/vocab.txt")
+  local model, fresh = require "models.bert".load(options.model,
+    {classes = about.classes, pooling = about.pooling})
+  if fresh[1] then
+    error(("%s has no weights for the %s: it has not been fine-tuned"):format(options.model,
+      table.concat(fresh, " and the ")), 0)
+  end
+  model:eval()
   local longest = math.min(about.max_length or math.huge, model.config.max_position_embeddings)
-  local set = octet.data.dataset {encoding = tokenizer:encode_all(a, b, longest),
-    classes = about.classes}
+  return {
+    classes = about.classes, labels = about.labels,
+    encode = function(texts, first)
+      local a, b = split(texts, about, first)
+      return octet.data.dataset {encoding = tokenizer:encode_all(a, b, longest),
+        classes = about.classes}
+    end,
+    logits = model,
+  }
+end
+
+--- What the model says of some texts, as lines.
+local function predict(reader, options, texts, first)
   local out = {}
-  for batch in set:batches {size = options.batch} do
-    local logits = octet.no_grad(model, batch)
+  for batch in reader.encode(texts, first):batches {size = options.batch} do
+    local logits = octet.no_grad(reader.logits, batch)
     local said = {}
     octet.train.evaluate.decide(logits, said)
-    local probabilities = about.labels and logits:softmax():data()
+    local probabilities = reader.labels and logits:softmax():data()
     for i, value in ipairs(said) do
       local line = texts[#out + 1]
-      out[#out + 1] = about.labels
-        and ("%s\t%.4f\t%s"):format(about.labels[value + 1],
-          probabilities[(i - 1) * about.classes + value], line)
+      out[#out + 1] = reader.labels
+        and ("%s\t%.4f\t%s"):format(reader.labels[value + 1],
+          probabilities[(i - 1) * reader.classes + value], line)
         or ("%.4f\t%s"):format(value, line)
     end
   end
@@ -82,10 +108,11 @@ cli.main("predict", function()
   local options = cli.parse(arg, PROGRAM)
   if options.threads then octet.set_threads(options.threads) end
   octet.set_precision(options.precision)
-  local model, tokenizer, about = load(options)
+  local is_lstm = octet.train.model_folder.recipe(options.model) == "lstm_classify"
+  local reader = (is_lstm and lstm_of or encoder_of)(options)
   local done = 0
   local function answer(texts)
-    local said = predict(model, tokenizer, about, options, texts, done + 1)
+    local said = predict(reader, options, texts, done + 1)
     lines.write(table.concat(said, "\n") .. "\n")
     lines.flush()
     done = done + #texts

@@ -54,6 +54,8 @@ function M.words_of(text)
   end
 end
 
+M.READING = {words_of = M.words_of, unknown = false, length = M.LENGTH}
+
 --- Find, read and encode the reviews.
 -- @tparam table options `data`: a folder to look in first
 -- @treturn table as of octet.data.words.load
@@ -79,8 +81,7 @@ function M.load(options)
       if row <= first then return (parts[1]:cell(row, "text")) end
       return (parts[2]:cell(row - first, "text"))
     end,
-    words_of = M.words_of, labels = labels, names = M.TASK.label_names, dev = 0.25, most = 1000,
-    unknown = false, length = M.LENGTH,
+    reading = M.READING, labels = labels, names = M.TASK.label_names, dev = 0.25, most = 1000,
   }
 end
 

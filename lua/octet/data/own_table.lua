@@ -7,6 +7,8 @@ local words = require "octet.data.words"
 
 local M = {}
 
+M.READING = {words_of = words.words_and_marks}
+
 --- Read and encode them. The classes are the labels that the file holds, sorted.
 -- @tparam table options `data`: the file; `text_column` and `label_column`: names in its header
 -- @treturn table as of octet.data.words.load
@@ -34,7 +36,7 @@ function M.load(options)
       metrics = {"accuracy", #names == 2 and "f1" or nil}, label_names = names},
     folder = path, rows = rows.rows,
     text_of = function(row) return (rows:cell(row, options.text_column)) end,
-    words_of = words.words_and_marks, labels = labels, names = names, dev = 0.25, least = 2,
+    reading = M.READING, labels = labels, names = names, dev = 0.25, least = 2,
   }
 end
 

@@ -13,6 +13,8 @@ M.FILE = "sms_spam.csv"
 M.TASK = {name = "sms", title = "SMS spam", classes = 2, metrics = {"accuracy", "f1"},
   label_names = {"ham", "spam"}}
 
+M.READING = {words_of = words.words_and_marks}
+
 --- Find, read and encode the messages.
 -- @tparam table options `data`: a folder to look in first
 -- @treturn table as of octet.data.words.load
@@ -28,7 +30,7 @@ function M.load(options)
   return words.load {
     task = M.TASK, folder = folder, rows = rows.rows,
     text_of = function(row) return (rows:cell(row, "text")) end,
-    words_of = words.words_and_marks, labels = rows:labels("type", M.TASK.label_names),
+    reading = M.READING, labels = rows:labels("type", M.TASK.label_names),
     names = M.TASK.label_names, dev = 0.25, least = 5,
   }
 end

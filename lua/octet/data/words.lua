@@ -120,17 +120,42 @@ function M.save(path, vocabulary)
   file.save(path, ("<pad>\n<unknown>\n%s\n"):format(table.concat(vocabulary, "\n")))
 end
 
+--- The vocabulary that save() wrote.
+-- @tparam string path
+-- @treturn {string,...}
+function M.read(path)
+  local vocabulary = {}
+  local text = file.read(path):match "^<pad>\n<unknown>\n(.*)$"
+  if not text then
+    error(path .. ": expected a word a line, the first two <pad> and <unknown>", 0)
+  end
+  for word in text:gmatch "([^\n]+)\n" do vocabulary[#vocabulary + 1] = word end
+  return vocabulary
+end
+
+--- Texts that have no labels, as a data set.
+-- @tparam {string,...} texts
+-- @tparam {string,...} vocabulary
+-- @tparam table reading how a task reads its texts: `words_of(text)`; `unknown`, `length` as of
+-- encode
+function M.dataset(texts, vocabulary, reading)
+  local corpus = M.corpus(#texts, function(row) return texts[row] end, reading.words_of)
+  local encoded = M.encode(corpus, vocabulary, reading)
+  return require "octet.data.dataset".new {ids = encoded.ids, offsets = encoded.offsets,
+    all_rows = #texts}
+end
+
 --- A classification task's data sets from texts and labels: split, vocabulary, ids.
--- @tparam table o `rows`, `text_of(row)`, `words_of(text)`; `labels` (int32_t[rows]) and `names` of
--- the classes; `dev`: the part held back; `least`, `most`: of the vocabulary; `unknown`, `length`:
--- of the ids; `task`, `folder`
+-- @tparam table o `rows`, `text_of(row)`; `reading`: as of dataset; `labels` (int32_t[rows]) and
+-- `names` of the classes; `dev`: the part held back; `least`, `most`: of the vocabulary; `task`,
+-- `folder`
 -- @treturn table task, train, dev, folder, vocabulary
 function M.load(o)
   local Dataset = require "octet.data.dataset"
   local sides = split.stratified(o.labels, o.rows, o.names, o.dev)
-  local corpus = M.corpus(o.rows, o.text_of, o.words_of)
+  local corpus = M.corpus(o.rows, o.text_of, o.reading.words_of)
   local vocabulary = M.vocabulary(corpus, sides.train.selection, sides.train.rows, o)
-  local encoded = M.encode(corpus, vocabulary, o)
+  local encoded = M.encode(corpus, vocabulary, o.reading)
   local set = {task = o.task, folder = o.folder, vocabulary = vocabulary}
   for name, side in pairs(sides) do
     set[name] = Dataset.new {ids = encoded.ids, offsets = encoded.offsets, all_rows = o.rows,

@@ -57,6 +57,14 @@ function M.begin(folder, from, config)
   file.save_json(folder .. "/tokenizer_config.json", settings)
 end
 
+--- The recipe whose run a folder is; nil where its config.json does not say.
+-- @tparam string folder
+-- @treturn ?string
+function M.recipe(folder)
+  local own = file.read_json(folder .. "/config.json").octet
+  return type(own) == "table" and own.recipe or nil
+end
+
 local function whole(value, least, most)
   return type(value) == "number" and value % 1 == 0 and value >= least and value <= most
 end
