@@ -105,13 +105,12 @@ end
 function M.load(folder)
   local own = described(folder .. "/config.json")
   local vocabulary = octet.data.words.read(folder .. "/vocab.txt")
-  local weights = octet.safetensors.open(folder .. "/model.safetensors")
-  local b, state = own.model, {}
+  local weights = octet.safetensors.load(folder .. "/model.safetensors")
+  local b = own.model
   local model = M.Classifier {words = octet.data.words.FIRST + #vocabulary,
     embedding = b.embedding, hidden = b.hidden, layers = b.layers,
     bidirectional = b.bidirectional == true, classes = b.classes, padded = b.padded}
-  for _, name in ipairs(weights:names()) do state[name] = weights:read(name) end
-  local ok, why = pcall(model.load, model, state)
+  local ok, why = pcall(model.load, model, weights)
   if not ok then
     error(("%s/model.safetensors: %s"):format(folder, why:gsub("^.-:%d+: ", "")), 0)
   end

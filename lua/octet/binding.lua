@@ -77,12 +77,19 @@ end
 
 local check = M.check
 
+--- What LuaJIT says of an argument that it cannot convert, in our words.
+local function refusal(message)
+  local got = message:match "cannot convert '([^']*)' to 'struct oct_tensor %*'"
+  return got and ("expected a tensor, got a %s"):format(got) or message:gsub("^.-:%d+: ", "")
+end
+
 --- Call a function of the library and raise its error. Where memory has ended, tensors that only
 -- the garbage collector knows of are freed first and the call is made once more.
 -- @param f a function of the library
 -- @param ... its arguments
 local function call(f, ...)
-  local status = f(...)
+  local ok, status = pcall(f, ...)
+  if not ok then error(refusal(status), 3) end
   if status == 0 then return end
   if M.last_error():find("out of memory: ", 1, true) then
     collectgarbage()

@@ -2,6 +2,7 @@
 -- Files that Octet saves carry a SHA-256 for each tensor and for the header, which are checked when
 -- they are read; other readers see them as metadata.
 --
+--     model:load(safetensors.load "model.safetensors")
 --     local file = safetensors.open "model.safetensors"
 --     local weight = file:read "encoder.weight"
 --     safetensors.save("copy.safetensors", {["encoder.weight"] = weight}, {step = "100"})
@@ -130,6 +131,17 @@ end
 function File:close()
   if self.handle then C.oct_safetensors_close(ffi.gc(self.handle, nil)) end
   self.handle = nil
+end
+
+--- All tensors of a file, as save() takes them.
+-- @tparam string path
+-- @tparam[opt] table options of the tensors: as of read
+-- @treturn {[string]=tensor,...}
+function M.load(path, options)
+  local opened, tensors = M.open(path), {}
+  for _, name in ipairs(opened.list) do tensors[name] = opened:read(name, options) end
+  opened:close()
+  return tensors
 end
 
 local function gather(writer, tensors, metadata)

@@ -1,6 +1,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local file = require "octet.file"
+local nn = require "octet".nn
 local safetensors = require "octet.safetensors"
 local tensor = require "octet.tensor"
 
@@ -79,6 +80,16 @@ describe("safetensors", function()
     assert.equal(7, #opened:names())
     assert.same({step = "100", note = "tab\tquote\" \226\130\172", format = "pt"},
       opened:metadata())
+  end)
+
+  it("loads all tensors as they were saved", function()
+    local layer, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    safetensors.save(path, layer:state())
+    other:load(safetensors.load(path))
+    assert.same(layer.weight:totable(), other.weight:totable())
+    assert.error_matches(function() other:load(path) end, "expected a table of tensors by name")
+    assert.error_matches(function() other:load(safetensors.open(path)) end,
+      "expected a table of tensors by name")
   end)
 
   it("saves nothing but tensors", function()

@@ -195,6 +195,8 @@ describe("an optimizer's options", function()
     opt.groups[1].lr = 1e-3
     assert.matches("max_norm is 0, expected more than 0", failure(opt.clip_norm, opt, 0))
     assert.matches("lr is x, expected 0 or more", failure(opt.set_lr, opt, "x"))
+    assert.matches("parameters are a module, expected its list, model:parameters%(%)",
+      failure(optim.adam, require "octet".nn.Linear(2, 2)))
     assert.equal(0, (opt:step()))
   end)
 end)

@@ -154,6 +154,9 @@ local function shape_text(t) return "[" .. table.concat(t:shape(), " x ") .. "]"
 --- Copy values into the parameters. Every parameter must be there with its shape, and nothing else.
 -- @tparam table state name -> tensor
 function Module:load(state)
+  if type(state) ~= "table" or getmetatable(state) then
+    error("load: expected a table of tensors by name, as octet.safetensors.load gives it", 2)
+  end
   local own = self:state()
   for name in pairs(state) do
     if not own[name] then

@@ -232,6 +232,8 @@ end
 function M.groups(who, parameters, options, rule, bits)
   if type(parameters) ~= "table" then
     error(("%s: parameters are a %s, expected a list"):format(who, type(parameters)), 0)
+  elseif type(parameters.parameters) == "function" then
+    error(who .. ": parameters are a module, expected its list, model:parameters()", 0)
   end
   check_options(who, options, rule, COMMON, more_names(rule, "overrides"))
   local raw = parameters
