@@ -10,8 +10,9 @@ local octet = require "octet"
 local nn = octet.nn
 local M = {}
 
--- Sizes of a classifier, and the largest that are believed.
-local SIZES = {embedding = 4096, hidden = 4096, layers = 64, classes = 1000}
+-- Sizes of a classifier: the least and the most that are believed.
+local SIZES = {embedding = {1, 4096}, hidden = {1, 4096}, layers = {1, 64}, classes = {2, 1000},
+  padded = {1, 2^20}}
 
 --- @function Classifier
 -- @tparam table o `words`: rows of the embedding, `embedding`: its width; `hidden`, `layers`,
@@ -68,10 +69,6 @@ function M.loss(logits, batch)
   return nn.binary_cross_entropy_with_logits(logits, batch.labels)
 end
 
-local function is_size(x, most)
-  return type(x) == "number" and x >= 1 and x <= most and x == math.floor(x)
-end
-
 --- What a run's config.json says, checked.
 local function described(path)
   local own = file.read_json(path).octet
@@ -79,14 +76,13 @@ local function described(path)
   if type(built) ~= "table" or type(own.labels) ~= "table" then
     error(path .. " does not say what LSTM it describes, as lstm_classify's does", 0)
   end
-  for name, most in pairs(SIZES) do
-    if not is_size(built[name], most) then
-      error(("%s: octet.model.%s is %s, expected a whole number from 1 to %d"):format(path, name,
-        tostring(built[name]), most), 0)
+  for name, range in pairs(SIZES) do
+    local x, least, most = built[name], unpack(range)
+    local fits = type(x) == "number" and x >= least and x <= most and x == math.floor(x)
+    if not fits and not (name == "padded" and x == nil) then
+      error(("%s: octet.model.%s is %s, expected a whole number from %d to %d"):format(path, name,
+        tostring(x), least, most), 0)
     end
-  end
-  if built.padded ~= nil and not is_size(built.padded, 2^20) then
-    error(("%s: octet.model.padded is %s, expected tokens"):format(path, tostring(built.padded)), 0)
   end
   for i = 1, math.max(#own.labels, built.classes) do
     if type(own.labels[i]) ~= "string" or i > built.classes then

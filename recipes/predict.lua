@@ -92,12 +92,13 @@ local function predict(reader, options, texts, first)
     local logits = octet.no_grad(reader.logits, batch)
     local said = {}
     octet.train.evaluate.decide(logits, said)
-    local probabilities = reader.labels and logits:softmax():data()
+    local probabilities = logits:softmax()
+    local probability = probabilities:data()
     for i, value in ipairs(said) do
       local line = texts[#out + 1]
       out[#out + 1] = reader.labels
         and ("%s\t%.4f\t%s"):format(reader.labels[value + 1],
-          probabilities[(i - 1) * reader.classes + value], line)
+          probability[(i - 1) * reader.classes + value], line)
         or ("%.4f\t%s"):format(value, line)
     end
   end

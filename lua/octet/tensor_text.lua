@@ -54,7 +54,7 @@ function M.show(t)
   local width_of_row = shape[#shape] or 1
   local columns = places_of(width_of_row, all)
   local rows, values = {}, {}
-  --- Collect the rows below a place of the first dimensions.
+  -- Collect the rows below a place of the first dimensions.
   local function walk(dim, first)
     if dim >= #shape then
       local row = {}

@@ -105,6 +105,9 @@ describe("predict with an LSTM", function()
       own.model.hidden = 8.5
     end)
     fails("octet.model.layers is 1000000000, expected", function(own) own.model.layers = 1e9 end)
+    fails("octet.model.classes is 1, expected a whole number from 2", function(own)
+      own.model.classes = 1
+    end)
     fails("octet.labels are 3, expected 2 names", function(own)
       own.labels = json.array {"a", "b", "c"}
     end)
