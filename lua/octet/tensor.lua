@@ -407,14 +407,16 @@ end
 function methods:pow(power)
   if type(power) ~= "number" then
     error(("pow: the power is a %s, expected a number"):format(type(power)), 2)
+  elseif power - power ~= 0 then
+    error(("pow: the power is %s, expected a finite number"):format(tostring(power)), 2)
   end
   if power == 0.5 then return self:sqrt() end
   if power < 0 then return self:pow(-power):reciprocal() end
   if power ~= math.floor(power) then return (self:log() * power):exp() end
   if power == 0 then return self * 0 + 1 end
   if power == 1 then return self * 1 end
-  local half = power == 2 and self or self:pow(math.floor(power / 2))
-  local even = half:square()
+  local half = math.floor(power / 2)
+  local even = (half == 1 and self or self:pow(half)):square()
   return power % 2 == 0 and even or even * self
 end
 

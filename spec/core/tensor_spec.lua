@@ -52,6 +52,7 @@ describe("a tensor", function()
     assert.error_matches(function() return {} - t end, "sub: a tensor and a table")
     assert.error_matches(function() return t * nil end, "mul: a tensor and a nil")
     assert.error_matches(function() return t ^ t end, "pow: the power is a cdata")
+    assert.error_matches(function() return t ^ (1 / 0) end, "the power is inf, expected a finite")
     assert.error_matches(function() return t:matmul {1, 2}, 1 end, "expected a tensor, got a table")
   end)
 
