@@ -90,13 +90,6 @@ local function settle(options)
   return cli.settled(own, SETTINGS[own.task])
 end
 
-local function load_data(o)
-  if o.task == "sms" then return octet.data.sms.load {data = o.data} end
-  if o.task == "imdb" then return octet.data.imdb.load {data = o.data} end
-  return octet.data.own_table.load {data = o.data, text_column = o.text_column,
-    label_column = o.label_column}
-end
-
 --- Train in a run's folder; from its checkpoint where it has one.
 -- @treturn ?table the result; nil where a signal came
 -- @treturn ?number the signal
@@ -108,7 +101,7 @@ local function classify(options, run)
   if o.threads then octet.set_threads(o.threads) end
   octet.reset_peak_memory()
 
-  local data = load_data(o)
+  local data = octet.data.OF_WORDS[o.task].load(o)
   local task, facts = data.task, octet.data.facts(data)
   facts.words = #data.vocabulary
   say(("%s; %d words"):format(octet.data.describe(data), facts.words))

@@ -33,17 +33,14 @@ local PROGRAM = {
 -- encode(texts, first), the texts from line `first` on as a data set; logits(batch).
 
 --- An LSTM of words.
-local READING = {sms = octet.data.sms.READING, imdb = octet.data.imdb.READING,
-  file = octet.data.own_table.READING}
-
 local function lstm_of(options)
   local lstm = require "models.lstm_classifier"
   local model, vocabulary, about = lstm.load(options.model)
-  local reading = READING[about.task] or error(("%s/config.json: no task %s"):format(options.model,
-    tostring(about.task)), 0)
+  local task = octet.data.OF_WORDS[about.task] or error(("%s/config.json: no task %s"):format(
+    options.model, tostring(about.task)), 0)
   return {
     classes = #about.labels, labels = about.labels,
-    encode = function(texts) return octet.data.words.dataset(texts, vocabulary, reading) end,
+    encode = function(texts) return octet.data.words.dataset(texts, vocabulary, task.READING) end,
     logits = function(batch) return lstm.of_each_class(model(batch)) end,
   }
 end
@@ -92,8 +89,8 @@ local function predict(reader, options, texts, first)
     local logits = octet.no_grad(reader.logits, batch)
     local said = {}
     octet.train.evaluate.decide(logits, said)
-    local probabilities = logits:softmax()
-    local probability = probabilities:data()
+    local probabilities = reader.labels and logits:softmax()
+    local probability = probabilities and probabilities:data()
     for i, value in ipairs(said) do
       local line = texts[#out + 1]
       out[#out + 1] = reader.labels

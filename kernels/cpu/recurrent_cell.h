@@ -203,8 +203,9 @@ INLINE void cell_back(const walk *k, const step *s, int64_t row, int64_t unit, i
         const int64_t t = k->reverse ? s->t + 1 : s->t - 1;
         const int inside = k->reverse ? t < k->shape->steps && row < first[t + 1] - first[t]
                                       : t >= 0;
-        const float *before = inside ? k->cells + (first[t] + row) * width + unit : k->start + at;
-        const vf c = vf_load(k->cells + (first[s->t] + row) * width + unit);
+        const float *cells = k->cells + (first[s->t] + row) * width + unit;
+        const float *before = inside ? cells + ahead * width : k->start + at;
+        const vf c = vf_load(cells);
         const vf squashed = vf_tanh(c);
         vf dc = vf_load(k->dc + at);
         if (k->dc_of_each) dc += load_units(k, k->dc_of_each, s, row, unit);

@@ -17,12 +17,7 @@ local M = {}
 local File = {}
 File.__index = File
 
-local DTYPES = {f32 = C.OCT_F32, f16 = C.OCT_F16, bf16 = C.OCT_BF16, i32 = C.OCT_I32, u8 = C.OCT_U8}
-local PURPOSES = {
-  parameters = C.OCT_PARAMETERS, gradients = C.OCT_GRADIENTS,
-  optimizer_state = C.OCT_OPTIMIZER_STATE, activations = C.OCT_ACTIVATIONS,
-  workspace = C.OCT_WORKSPACE, data = C.OCT_DATA,
-}
+local DTYPES, PURPOSES = tensor.DTYPES, tensor.PURPOSES
 
 local names_out = ffi.new "const char *[2]"
 local ndim_out = ffi.new "int[1]"

@@ -562,13 +562,14 @@ end
 ffi.metatype("oct_tensor", {
   __index = methods,
   __add = add, __sub = sub, __mul = mul, __div = div,
-  __pow = function(x, power) return methods.pow(x, power) end,
+  __pow = methods.pow,
   __unm = function(x) return unary(x, C.OCT_OP_NEG) end,
   __len = function(x) return x:size(1) end,
   __tostring = tensor_text.show,
 })
 
--- What the other parts of the library call the core with.
+-- What the other parts of the library call the core with, and the names of its numbers.
 M.call, M.out, M.take, M.own = call, out, take, own
+M.DTYPES, M.PURPOSES = DTYPES, PURPOSES
 
 return M

@@ -9,12 +9,7 @@ local home, table_path
 setup(function()
   home = scratch.folder()
   table_path = home .. "/mail.csv"
-  local lines = {"text,label"}
-  for n = 1, 120 do
-    local text, label = tiny.sentence(n)
-    lines[n + 1] = ("%s,%s"):format(text, label == 1 and "good" or "bad")
-  end
-  file.save(table_path, table.concat(lines, "\n") .. "\n")
+  tiny.own_table(table_path)
 end)
 teardown(scratch.clean)
 

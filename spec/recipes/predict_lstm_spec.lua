@@ -17,18 +17,14 @@ end
 
 setup(function()
   home = scratch.folder()
-  texts, labels = {}, {}
-  local two, three, reviews = {"text,label"}, {"text,label"}, {}
-  for n = 1, 120 do
-    local label
-    texts[n], label = tiny.sentence(n)
-    labels[n] = label == 1 and "good" or "bad"
-    two[#two + 1] = ("%s,%s"):format(texts[n], labels[n])
-    three[#three + 1] = ("%s,%s"):format(texts[n], n % 40 == 0 and "none" or labels[n])
-    reviews[n] = ("%d\t%d\t7\t%s"):format(label, n, texts[n])
+  texts, labels = tiny.own_table(home .. "/two.csv")
+  tiny.own_table(home .. "/three.csv", function(n, label)
+    return n % 40 == 0 and "none" or label
+  end)
+  local reviews = {}
+  for n, text in ipairs(texts) do
+    reviews[n] = ("%d\t%d\t7\t%s"):format(labels[n] == "good" and 1 or 0, n, text)
   end
-  file.save(home .. "/two.csv", table.concat(two, "\n") .. "\n")
-  file.save(home .. "/three.csv", table.concat(three, "\n") .. "\n")
   file.make_folder(home .. "/imdb")
   for _, name in ipairs {"train", "test"} do
     file.save(("%s/imdb/%s.tsv"):format(home, name), table.concat(reviews, "\n") .. "\n")

@@ -102,6 +102,23 @@ function M.all_data(folder, train, dev)
   for task in pairs(LAYOUTS) do M.data(folder, task, train, dev) end
 end
 
+--- A user's own table: 120 sentences, each with its label.
+-- @tparam string path of a CSV
+-- @tparam[opt] function label_of label_of(number, label): "good" or "bad" where it is not given
+-- @treturn {string,...} the sentences
+-- @treturn {string,...} their labels
+function M.own_table(path, label_of)
+  local lines, texts, labels = {"text,label"}, {}, {}
+  for n = 1, 120 do
+    local text, y = M.sentence(n)
+    local label = y == 1 and "good" or "bad"
+    texts[n], labels[n] = text, label_of and label_of(n, label) or label
+    lines[n + 1] = ("%s,%s"):format(text, labels[n])
+  end
+  file.save(path, table.concat(lines, "\n") .. "\n")
+  return texts, labels
+end
+
 local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
 --- Run a recipe.

@@ -47,6 +47,7 @@ local function momentum(parameters)
 end
 
 local folder
+
 --- A run of 3 epochs of 6 steps. `hook(what, steps)` is called before each step and evaluation.
 local function train(run, hook, o)
   o = o or {}

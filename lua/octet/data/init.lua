@@ -25,6 +25,9 @@ M.split = require "octet.data.split"
 M.stream = require "octet.data.stream"
 M.ptb = require "octet.data.ptb"
 
+-- Tasks that are read as words, by name: load(), and READING, how their texts are read.
+M.OF_WORDS = {sms = M.sms, imdb = M.imdb, file = M.own_table}
+
 -- Tasks for an encoder that are none of GLUE's.
 local OTHERS = {snippets = snippets, smile = smile}
 

@@ -4,6 +4,7 @@
 -- without any word is one unknown word, since a sequence has a token at the least.
 -- @module octet.data.words
 local ffi = require "ffi"
+local Dataset = require "octet.data.dataset"
 local file = require "octet.file"
 local split = require "octet.data.split"
 
@@ -141,7 +142,7 @@ end
 function M.dataset(texts, vocabulary, reading)
   local corpus = M.corpus(#texts, function(row) return texts[row] end, reading.words_of)
   local encoded = M.encode(corpus, vocabulary, reading)
-  return require "octet.data.dataset".new {ids = encoded.ids, offsets = encoded.offsets,
+  return Dataset.new {ids = encoded.ids, offsets = encoded.offsets,
     all_rows = #texts}
 end
 
@@ -151,7 +152,6 @@ end
 -- `folder`
 -- @treturn table task, train, dev, folder, vocabulary
 function M.load(o)
-  local Dataset = require "octet.data.dataset"
   local sides = split.stratified(o.labels, o.rows, o.names, o.dev)
   local corpus = M.corpus(o.rows, o.text_of, o.reading.words_of)
   local vocabulary = M.vocabulary(corpus, sides.train.selection, sides.train.rows, o)

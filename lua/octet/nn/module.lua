@@ -154,14 +154,18 @@ local function shape_text(t) return "[" .. table.concat(t:shape(), " x ") .. "]"
 --- Copy values into the parameters. Every parameter must be there with its shape, and nothing else.
 -- @tparam table state name -> tensor
 function Module:load(state)
-  if type(state) ~= "table" or getmetatable(state) then
-    error("load: expected a table of tensors by name, as octet.safetensors.load gives it", 2)
+  if type(state) ~= "table" then
+    error(("load: a %s; expected a table of tensors by name, as octet.safetensors.load gives it")
+      :format(type(state)), 2)
   end
   local own = self:state()
-  for name in pairs(state) do
-    if not own[name] then
+  for name, source in pairs(state) do
+    if not tensor.is_tensor(source) then
+      error(("load: '%s' is a %s; expected a table of tensors by name, as octet.safetensors.load "
+        .. "gives it"):format(tostring(name), type(source)), 2)
+    elseif not own[name] then
       error(("load: tensor '%s' %s is left over: the model has no parameter of that name")
-        :format(name, shape_text(state[name])), 2)
+        :format(name, shape_text(source)), 2)
     end
   end
   for _, p in ipairs(self:named_parameters()) do

@@ -225,7 +225,7 @@ end
 -- @treturn Optimizer itself
 function Optimizer:load(state, options)
   handle_of(self)
-  nearest.check_options("optim." .. self.name .. ": load", options or {}, {"convert", "options"})
+  nearest.check_options("optim." .. self.name .. ": load", options, {"convert", "options"})
   require("octet.optim.state").load(self, state, options or {})
   return self
 end
