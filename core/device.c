@@ -1,5 +1,5 @@
-/* device.c - plug-ins: the library of a device is looked for, beside this one, when it is asked for
- * by name, and not before. */
+/* device.c - devices by name, and their memory. The library of one is looked for, beside this one,
+ * when it is asked for by name, and not before. */
 #include "core/device.h"
 
 #include <dlfcn.h>
@@ -12,26 +12,36 @@
 #include "core/octet.h"
 #include "rules_list.h"
 
-static const oct_device_kernels *open_device;
-static char description[256];
+static struct {
+    const char *name, *option;     /* option: of the build that makes the plug-in */
+    const oct_device_kernels *kernels;     /* once it is open */
+    char description[256];
+} devices[OCT_DEVICES] = {
+    [OCT_CPU] = {.name = "cpu", .description = "the processor"},
+    [OCT_CUDA] = {.name = "cuda", .option = "OCTET_CUDA"},
+    [OCT_CUDA_EMU] = {.name = "cuda-emu", .option = "OCTET_CUDA_EMU"},
+};
+static int newest;
 
-const oct_device_kernels *oct_device_now(void) { return open_device; }
+const oct_device_kernels *oct_device_kernels_of(int device) { return devices[device].kernels; }
+const char *oct_device_name(int device) { return devices[device].name; }
+int oct_device_newest(void) { return newest; }
 
 int oct_device_fail(const oct_device_kernels *device)
 {
     return oct_fail("device: %s", device->last_error());
 }
 
-static const char *const names[][2] = {
-    {"cuda", "OCTET_CUDA"}, {"cuda-emu", "OCTET_CUDA_EMU"},
-};
+/* ---- opening --------------------------------------------------------------------------------- */
 
-/* The option of the build that makes the plug-in; NULL where there is no such device. */
-static const char *option_of(const char *name)
+static int number_of(int *device, const char *name)
 {
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i][0]) == 0) return names[i][1];
-    return NULL;
+    for (int i = 0; i < OCT_DEVICES; i++)
+        if (strcmp(name, devices[i].name) == 0) {
+            *device = i;
+            return 0;
+        }
+    return oct_fail("device: no \"%s\"; expected cpu, cuda or cuda-emu", name);
 }
 
 /* The folder that this library was loaded from, with a slash at its end. */
@@ -74,16 +84,66 @@ static int load(const oct_device_kernels **device, const char *name, const char 
     return 0;
 }
 
-int oct_device_open(const char **what, const char *name)
+static int open_number(int device)
 {
-    const char *option = option_of(name);
-    const oct_device_kernels *device;
+    const oct_device_kernels *k;
+    char *what = devices[device].description;
     int count;
-    if (!option) return oct_fail("device: no \"%s\"; expected cuda or cuda-emu", name);
-    OCT_TRY(load(&device, name, option));
-    if (device->count(&count) != 0 || device->use(description, sizeof description, 0) != 0)
-        return oct_device_fail(device);
-    open_device = device;
-    *what = description;
+    if (device == OCT_CPU) return 0;
+    OCT_TRY(load(&k, devices[device].name, devices[device].option));
+    if (k->count(&count) != 0 || k->use(what, sizeof devices[device].description, 0) != 0)
+        return oct_device_fail(k);
+    devices[device].kernels = k;
+    newest = device;
     return 0;
+}
+
+int oct_device_open(const char **description, const char *name)
+{
+    int device = OCT_CPU;
+    OCT_TRY(number_of(&device, name));
+    OCT_TRY(open_number(device));
+    *description = devices[device].description;
+    return 0;
+}
+
+int oct_device_named(int *device, const char *name)
+{
+    int number = OCT_CPU;
+    OCT_TRY(number_of(&number, name));
+    if (!devices[number].kernels) OCT_TRY(open_number(number));
+    *device = number;
+    return 0;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+int oct_device_copy(void *to, int to_device, const void *from, int from_device, int64_t bytes)
+{
+    const oct_device_kernels *k = devices[to_device ? to_device : from_device].kernels;
+    int status;
+    if (to_device == OCT_CPU && from_device == OCT_CPU) {
+        memmove(to, from, (size_t)bytes);
+        return 0;
+    }
+    if (to_device == OCT_CPU)
+        status = k->download(to, from, bytes);
+    else if (from_device == OCT_CPU)
+        status = k->upload(to, from, bytes);
+    else if (to_device == from_device)
+        status = k->copy(to, from, bytes);
+    else
+        return oct_fail("device: no way from %s to %s; copy by way of cpu",
+                        devices[from_device].name, devices[to_device].name);
+    return status == 0 ? 0 : oct_device_fail(k);
+}
+
+int oct_device_fill(void *memory, int device, int value, int64_t bytes)
+{
+    const oct_device_kernels *k = devices[device].kernels;
+    if (device == OCT_CPU) {
+        memset(memory, value, (size_t)bytes);
+        return 0;
+    }
+    return k->fill(memory, value, bytes) == 0 ? 0 : oct_device_fail(k);
 }

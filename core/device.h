@@ -1,18 +1,24 @@
-/* device.h - the device that is open, besides the processor. */
+/* device.h - where memory lies: the processor's, or that of a device with a plug-in. */
 #ifndef OCT_CORE_DEVICE_H
 #define OCT_CORE_DEVICE_H
 #include "kernels/device.h"
 
-/* Its table; NULL where none is open. */
-const oct_device_kernels *oct_device_now(void);
-/* Set the error text to the device's own, and return -1. */
-int oct_device_fail(const oct_device_kernels *device);
+enum oct_device { OCT_CPU, OCT_CUDA, OCT_CUDA_EMU, OCT_DEVICES };
 
-/* As in kernels/kernels.h, on that device (core/optim_device.c), for work that is not empty. A step
- * that failed before it was copied back has changed nothing. */
-int oct_device_step(int64_t *left_out, const oct_optim_work *work);
-int oct_device_measure(oct_optim_measure *measures, const oct_optim_work *work);
-int oct_device_squares(double *sums, int64_t *not_finite, const oct_optim_work *work,
-                       int of_params);
+/* The device of a name, which is opened where it is not open yet. */
+int oct_device_named(int *device, const char *name);
+const char *oct_device_name(int device);
+/* The table of one that is open; NULL for the processor. */
+const oct_device_kernels *oct_device_kernels_of(int device);
+/* The one that was opened last; OCT_CPU where none was. */
+int oct_device_newest(void);
+/* Set the error text to the device's own, and return -1. */
+int oct_device_fail(const oct_device_kernels *kernels);
+
+/* From the memory of one device to that of another, or within one. On a device the two must not
+ * overlap. */
+int oct_device_copy(void *to, int to_device, const void *from, int from_device, int64_t bytes);
+/* Every byte becomes `value`. */
+int oct_device_fill(void *memory, int device, int value, int64_t bytes);
 
 #endif

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/octet.h"
 
@@ -77,26 +78,37 @@ void oct_free(void *pointer)
 /* ---- accounts -------------------------------------------------------------------------------- */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int64_t now[OCT_PURPOSES], peak[OCT_PURPOSES], now_all, peak_all;
+enum { ALL = OCT_PURPOSES };
+typedef struct accounts {
+    int64_t now[OCT_PURPOSES + 1], peak[OCT_PURPOSES + 1]; /* by purpose, and ALL together */
+} accounts;
+static accounts of_device[OCT_DEVICES];
+static accounts *const own = of_device + OCT_CPU;
 static int64_t soft_limit = (int64_t)1 << 30;
 static int pressure;
 
-static void account(int purpose, int64_t bytes)
+static void add(accounts *a, int which, int64_t bytes)
 {
-    now[purpose] += bytes;
-    now_all += bytes;
-    if (now[purpose] > peak[purpose]) peak[purpose] = now[purpose];
-    if (now_all > peak_all) peak_all = now_all;
-    if (now_all > soft_limit) pressure = 1;
+    a->now[which] += bytes;
+    if (a->now[which] > a->peak[which]) a->peak[which] = a->now[which];
 }
 
-int oct_memory(int64_t *now_bytes, int64_t *peak_bytes, int purpose)
+static void account(int device, int purpose, int64_t bytes)
 {
+    add(of_device + device, purpose, bytes);
+    add(of_device + device, ALL, bytes);
+    if (own->now[ALL] > soft_limit) pressure = 1;
+}
+
+int oct_memory(int64_t *now_bytes, int64_t *peak_bytes, const char *name, int purpose)
+{
+    int device, which = purpose < 0 ? ALL : purpose;
     if (purpose < -1 || purpose >= OCT_PURPOSES)
         return oct_fail("memory: purpose %d, expected -1 to %d", purpose, OCT_PURPOSES - 1);
+    OCT_TRY(oct_device_named(&device, name));
     pthread_mutex_lock(&lock);
-    *now_bytes = purpose < 0 ? now_all : now[purpose];
-    *peak_bytes = purpose < 0 ? peak_all : peak[purpose];
+    *now_bytes = of_device[device].now[which];
+    *peak_bytes = of_device[device].peak[which];
     pthread_mutex_unlock(&lock);
     return 0;
 }
@@ -104,8 +116,8 @@ int oct_memory(int64_t *now_bytes, int64_t *peak_bytes, int purpose)
 int oct_memory_reset_peak(void)
 {
     pthread_mutex_lock(&lock);
-    memcpy(peak, now, sizeof peak);
-    peak_all = now_all;
+    for (int i = 0; i < OCT_DEVICES; i++)
+        memcpy(of_device[i].peak, of_device[i].now, sizeof of_device[i].peak);
     pthread_mutex_unlock(&lock);
     return 0;
 }
@@ -119,7 +131,7 @@ int oct_memory_pressure(const int **flag)
 int oct_memory_relieved(int64_t least_bytes)
 {
     pthread_mutex_lock(&lock);
-    soft_limit = now_all + now_all / 2;
+    soft_limit = own->now[ALL] + own->now[ALL] / 2;
     if (soft_limit < least_bytes) soft_limit = least_bytes;
     pressure = 0;
     pthread_mutex_unlock(&lock);
@@ -219,7 +231,7 @@ void *oct_block_new(size_t bytes, int purpose)
     header *h = cached_block(class);
     if (!h) h = system_block(class, bytes);
     if (!h && trim_locked(0) > 0) h = system_block(class, bytes);
-    if (h) account(purpose, (int64_t)bytes);
+    if (h) account(OCT_CPU, purpose, (int64_t)bytes);
     pthread_mutex_unlock(&lock);
     if (!h) {
         oct_fail_memory((long long)bytes);
@@ -233,21 +245,54 @@ void oct_block_free(void *block, size_t bytes, int purpose)
     if (!block) return;
     header *h = header_of(block);
     pthread_mutex_lock(&lock);
-    account(purpose, -(int64_t)bytes);
+    account(OCT_CPU, purpose, -(int64_t)bytes);
     h->next = cache[h->class];
     cache[h->class] = h;
     cached_bytes += (int64_t)class_bytes(h->class);
     /* What waits may be as much as was in use at the most beyond what is in use now, and a bit. */
-    int64_t limit = CACHES ? peak_all - now_all + (16 << 20) : 0;
+    int64_t limit = CACHES ? own->peak[ALL] - own->now[ALL] + (16 << 20) : 0;
     if (cached_bytes > limit) trim_locked(limit);
     pthread_mutex_unlock(&lock);
 }
 
-void oct_block_repurpose(size_t bytes, int from, int to)
+void *oct_block_new_on(int device, size_t bytes, int purpose)
+{
+    const oct_device_kernels *k = oct_device_kernels_of(device);
+    void *block;
+    if (device == OCT_CPU) return oct_block_new(bytes, purpose);
+    if (told_to_fail()) {
+        oct_fail_memory((long long)bytes);
+        return NULL;
+    }
+    if (k->allocate(&block, (int64_t)bytes) != 0) {
+        oct_device_fail(k);
+        return NULL;
+    }
+    pthread_mutex_lock(&lock);
+    account(device, purpose, (int64_t)bytes);
+    pthread_mutex_unlock(&lock);
+    return block;
+}
+
+void oct_block_free_on(int device, void *block, size_t bytes, int purpose)
+{
+    if (device == OCT_CPU) {
+        oct_block_free(block, bytes, purpose);
+        return;
+    }
+    if (!block) return;
+    /* A device that fails here fails at what comes next, too, which can say so. */
+    oct_device_kernels_of(device)->release(block);
+    pthread_mutex_lock(&lock);
+    account(device, purpose, -(int64_t)bytes);
+    pthread_mutex_unlock(&lock);
+}
+
+void oct_block_repurpose(int device, size_t bytes, int from, int to)
 {
     pthread_mutex_lock(&lock);
-    account(from, -(int64_t)bytes);
-    account(to, (int64_t)bytes);
+    account(device, from, -(int64_t)bytes);
+    account(device, to, (int64_t)bytes);
     pthread_mutex_unlock(&lock);
 }
 

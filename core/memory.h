@@ -21,7 +21,11 @@ void oct_free(void *pointer);
 void *oct_block_new(size_t bytes, int purpose);
 /* Give a block back to the cache. `bytes` and `purpose` as they were asked for. */
 void oct_block_free(void *block, size_t bytes, int purpose);
+/* The same in the memory of a device (core/device.h), which is not cached: what lies there is made
+ * once. On OCT_CPU they are the two above. */
+void *oct_block_new_on(int device, size_t bytes, int purpose);
+void oct_block_free_on(int device, void *block, size_t bytes, int purpose);
 /* Account a block as something else, as when an activation becomes a gradient. */
-void oct_block_repurpose(size_t bytes, int from, int to);
+void oct_block_repurpose(int device, size_t bytes, int from, int to);
 
 #endif

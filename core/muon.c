@@ -68,7 +68,7 @@ static int make_orthogonal(float *x, float *next, float *squares, int64_t rows, 
 
 /* The momentum moves on, and its direction is left in x, where the parameter would stand. `room` is
  * as large as x. */
-static int write_direction(float *x, float *room, int64_t *left_out, const oct_optim *o,
+static int write_direction(float *x, float *room, int64_t *left_out, oct_optim *o,
                            const oct_optim_member *m, const oct_optim_slot *given,
                            oct_step_scale scale)
 {
@@ -100,7 +100,7 @@ static void leave_out(float *direction, float *room, const oct_optim *o, const o
 
 /* p = p * keep - step * direction, in the parameter's own format: the same rule with the direction
  * for a gradient, and without momentum. */
-static int apply(const oct_optim *o, const oct_optim_slot *given, const float *direction,
+static int apply(oct_optim *o, const oct_optim_slot *given, const float *direction,
                  oct_numbers numbers)
 {
     int64_t left_out;

@@ -37,10 +37,10 @@ int oct_set_isa(const char *name);
 int oct_isa(const char **name);
 /* 1 where the processor multiplies bf16 (AVX-512 BF16 or AMX), else 0. */
 int oct_has_bf16(int *has);
-/* Open a device besides the processor: "cuda", the first GPU, or "cuda-emu", CUDA's kernels run on
- * the processor, for specs. Its library, liboctet-NAME.so, is looked for beside this one; errors
- * say what is missing (the library, a driver, a GPU). description: what was opened, until the next
- * call. Tensors stay in the processor's memory. */
+/* Devices by name: "cpu", the processor; "cuda", the first GPU; "cuda-emu", CUDA's kernels run on
+ * the processor, for specs. Whatever takes a name opens its device where it is not open yet. This
+ * call opens it anew: its library, liboctet-NAME.so, is looked for beside this one; errors say what
+ * is missing (the library, a driver, a GPU). description: what was opened, until the next call. */
 int oct_device_open(const char **description, const char *name);
 /* Monotonic clock in seconds. */
 int oct_clock(double *seconds);
@@ -52,8 +52,9 @@ enum {
     OCT_PARAMETERS, OCT_GRADIENTS, OCT_OPTIMIZER_STATE, OCT_ACTIVATIONS, OCT_WORKSPACE, OCT_DATA,
     OCT_PURPOSES
 };
-/* Bytes in use now, and the most since the last oct_memory_reset_peak. purpose -1: all together. */
-int oct_memory(int64_t *now_bytes, int64_t *peak_bytes, int purpose);
+/* Bytes in use now on a device, and the most since the last oct_memory_reset_peak. purpose -1: all
+ * together. */
+int oct_memory(int64_t *now_bytes, int64_t *peak_bytes, const char *device, int purpose);
 int oct_memory_reset_peak(void);
 /* Give blocks that are cached but not in use back to the system; held_bytes: what they came to. */
 int oct_memory_trim(int64_t *held_bytes);
@@ -96,8 +97,16 @@ int oct_tensor_free(oct_tensor *tensor);
  * released. */
 int oct_tensor_info(int *dtype, int *ndim, int64_t *shape, int64_t *size, int *flags,
                     oct_tensor *tensor);
-/* The first element; valid while the tensor is alive. Counts as a write, since it may be one. */
+/* The first element; valid while the tensor is alive. Counts as a write, since it may be one. An
+ * error where it lies on a device. */
 int oct_tensor_data(void **data, oct_tensor *tensor);
+/* The device that a tensor lies on. Ops take tensors of the processor alone; on any device there
+ * are views, copies, gradients from elsewhere (oct_set_grad) and the optimizers. */
+int oct_tensor_device(const char **name, oct_tensor *tensor);
+/* A copy on a device; never recorded. */
+int oct_to_device(oct_tensor **out, oct_tensor *x, const char *device);
+/* Move x itself there, with its gradient: it has its storage for itself, no view has a part. */
+int oct_move(oct_tensor *x, const char *device);
 /* Views on the same storage: another shape of the same size; rows first .. first + count - 1. */
 int oct_reshape(oct_tensor **out, oct_tensor *x, int ndim, const int64_t *shape);
 int oct_rows(oct_tensor **out, oct_tensor *x, int64_t first, int64_t count);
@@ -110,10 +119,10 @@ int oct_concat(oct_tensor **out, oct_tensor **xs, int64_t count, int dim);
 /* Another type: f32, f16 and bf16 among each other (nearest even), i32 and u8 to and from f32. A
  * gradient passes from f32 to a bf16 parameter, and no other way. */
 int oct_cast(oct_tensor **out, oct_tensor *x, int dtype);
-/* In place, never recorded: dst = src (same size and type); the contents of a and b exchanged (same
- * size and type, no memory shared); dst moved towards src, (1 - weight) dst + weight src with
- * weight from 0 to 1 (same size, f32); every element = value (f32, i32, u8); uniform in [low, high)
- * and normal, from OCT_STREAM_INIT (f32). */
+/* In place, never recorded: dst = src (same size and type, each on any device); the contents of a
+ * and b exchanged (same size and type, no memory shared); dst moved towards src, (1 - weight) dst +
+ * weight src with weight from 0 to 1 (same size, f32); every element = value (f32, i32, u8);
+ * uniform in [low, high) and normal, from OCT_STREAM_INIT (f32). */
 int oct_copy(oct_tensor *dst, oct_tensor *src);
 int oct_swap(oct_tensor *a, oct_tensor *b);
 int oct_lerp(oct_tensor *dst, oct_tensor *src, float weight);
@@ -128,6 +137,8 @@ int oct_normal(oct_tensor *x, float mean, float deviation);
 int oct_parameter(oct_tensor *x, int on);
 /* A new handle on x's gradient (f32, x's shape); *out NULL where it has none. */
 int oct_grad(oct_tensor **out, oct_tensor *x);
+/* The gradient of a parameter becomes a copy of g (f32, of as many elements, on any device). */
+int oct_set_grad(oct_tensor *x, oct_tensor *g);
 /* The gradient counts as zero from here; its memory is kept for the next one. */
 int oct_zero_grad(oct_tensor *x);
 /* Record what follows (1) or not (0); `before` (may be NULL) receives the setting until now. */
@@ -478,10 +489,13 @@ enum { OCT_STATE_VALUES = 0, OCT_STATE_ABSMAX = 3, OCT_STATE_CORRECTION = 6, OCT
 /* Add a parameter (f32 or bf16; kept alive from here on) with state of zeros to a group. bits: of
  * its state: 32, 8 or 4. block: elements, a power of two of 32 to 4096; flags: OCT_FORMAT_...; maps
  * may be NULL with 32 bits. correction_bits: 16 or 8, of a bf16 parameter; 0: it is rounded by
- * chance. Errors name it by `name`; one that was added before, or overlaps one, is refused. */
+ * chance. Errors name it by `name`; one that was added before, or overlaps one, is refused.
+ * All parameters of an optimizer lie on one device, where their steps are made. state_device: where
+ * the state lies: that device (or NULL), or "cpu"; then each step copies it to the device and back,
+ * some 16 MiB at a time. */
 int oct_optim_add(oct_optim *optim, oct_tensor *parameter, const char *name, int group, int bits,
                   int64_t block, int flags, oct_map *signed_map, oct_map *unsigned_map,
-                  int correction_bits);
+                  int correction_bits, const char *state_device);
 /* Of all gradients together: their norm, in double, without the elements that are not finite, and
  * how many those are. */
 int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *optim);
@@ -515,9 +529,9 @@ int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *optim, 
 /* Whether f32 state from outside holds what a step may leave: numbers that are finite and below
  * 2^126 in magnitude, and without negative_too none below 0. */
 int oct_optim_is_sound(int *sound, const oct_tensor *state, int negative_too);
-/* Specs only: the kernels that the processor has, their scalar twins, those for a processor that
- * has AVX-512 without VBMI, or those of the device that is open: all that they read is copied there
- * for each step, and what they wrote is copied back, which proves them and saves no time. */
+/* Specs only, for parameters of the processor: its own kernels, their scalar twins, those for a
+ * processor that has AVX-512 without VBMI, or those of the device that was opened last: all that
+ * they read is copied there for each step, and what they wrote is copied back. */
 enum { OCT_KERNELS_USUAL, OCT_KERNELS_SCALAR, OCT_KERNELS_PLAIN, OCT_KERNELS_DEVICE };
 int oct_optim_kernels(oct_optim *optim, int kind);
 

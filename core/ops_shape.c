@@ -31,7 +31,7 @@ static int reshape_step(oct_node *node)
 
 int oct_reshape(oct_tensor **out, oct_tensor *x, int ndim, const int64_t *shape)
 {
-    OCT_TRY(oct_check(x, "reshape", "x", -1));
+    OCT_TRY(oct_check_anywhere(x, "reshape", "x", -1));
     if (ndim < 0 || ndim > OCT_MAX_DIMS)
         return oct_fail("reshape: %d dimensions, expected 0 to %d", ndim, OCT_MAX_DIMS);
     int64_t size = 1;
@@ -51,7 +51,7 @@ int oct_reshape(oct_tensor **out, oct_tensor *x, int ndim, const int64_t *shape)
 
 int oct_detach(oct_tensor **out, oct_tensor *x)
 {
-    OCT_TRY(oct_check(x, "detach", "x", -1));
+    OCT_TRY(oct_check_anywhere(x, "detach", "x", -1));
     oct_tensor *y = oct_tensor_view(x, 0, x->ndim, x->shape);
     if (!y) return -1;
     *out = y;
@@ -98,7 +98,7 @@ static int check_part(const char *op, const oct_tensor *x, int dim, int64_t firs
 
 int oct_rows(oct_tensor **out, oct_tensor *x, int64_t first, int64_t count)
 {
-    OCT_TRY(oct_check(x, "rows", "x", -1));
+    OCT_TRY(oct_check_anywhere(x, "rows", "x", -1));
     OCT_TRY(check_part("rows", x, 0, first, count));
     int64_t shape[OCT_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);

@@ -21,7 +21,7 @@ int oct_optim_new(oct_optim **out)
     return 0;
 }
 
-static void release_member(oct_optim_member *m)
+void oct_optim_release_member(oct_optim_member *m)
 {
     for (int i = 0; i < OCT_STATE_TENSORS; i++) oct_tensor_release(m->tensors[i]);
     for (int j = 0; j < OCT_STATES; j++) oct_map_free((oct_map *)m->maps[j]);
@@ -33,7 +33,8 @@ static void release_member(oct_optim_member *m)
 int oct_optim_free(oct_optim *o)
 {
     if (!o) return 0;
-    for (int64_t i = 0; i < o->count; i++) release_member(o->members + i);
+    for (int64_t i = 0; i < o->count; i++) oct_optim_release_member(o->members + i);
+    oct_optim_free_stage(o);
     oct_free(o->members);
     oct_free(o->groups);
     oct_free(o->slots);
@@ -132,21 +133,15 @@ static int make_room(oct_optim *o, int64_t pieces)
 }
 
 /* A tensor outside of every scope, each byte `value`. */
-static oct_tensor *make_tensor(int dtype, int ndim, const int64_t *shape, uint8_t value)
-{
-    oct_tensor *t = oct_tensor_make(dtype, ndim, shape, OCT_OPTIMIZER_STATE);
-    if (!t) return NULL;
-    t->kept = 1;
-    oct_scope_leave(t);
-    memset(oct_data(t), value, t->storage->bytes);
-    return t;
-}
-
 static int add_tensor(oct_optim_member *m, int which, int dtype, int ndim, const int64_t *shape,
                       uint8_t value)
 {
-    m->tensors[which] = make_tensor(dtype, ndim, shape, value);
-    return m->tensors[which] ? 0 : -1;
+    oct_tensor *t = oct_tensor_make_on(m->state_device, dtype, ndim, shape, OCT_OPTIMIZER_STATE);
+    if (!t) return -1;
+    t->kept = 1;
+    oct_scope_leave(t);
+    m->tensors[which] = t;
+    return oct_device_fill(oct_data(t), m->state_device, value, (int64_t)t->storage->bytes);
 }
 
 static int add_state(oct_optim_member *m, int j)
@@ -210,10 +205,15 @@ static int check_apart(const oct_optim *o, const oct_tensor *p, const char *name
 
 static int check_parameter(const oct_optim *o, const oct_tensor *p, const char *name)
 {
-    OCT_TRY(oct_check(p, "optim", name, p && p->dtype == OCT_BF16 ? OCT_BF16 : OCT_F32));
+    OCT_TRY(oct_check_anywhere(p, "optim", name, p && p->dtype == OCT_BF16 ? OCT_BF16 : OCT_F32));
     if (!p->is_parameter)
         return oct_fail("optim: tensor \"%s\" %s is no parameter; call :parameter_() on it", name,
                         oct_shape_text(p));
+    if (o->count > 0 && p->storage->device != o->device)
+        return oct_fail("optim: parameter \"%s\" lies on %s and \"%s\" on %s, expected all on one "
+                        "device",
+                        name, oct_device_name(p->storage->device), o->members[0].name,
+                        oct_device_name(o->device));
     return check_apart(o, p, name);
 }
 
@@ -240,10 +240,27 @@ static int check_format(const oct_tensor *p, const char *name, int bits, int64_t
     return 0;
 }
 
-int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int bits, int64_t block,
-                  int flags, oct_map *signed_map, oct_map *unsigned_map, int correction_bits)
+/* Where state lies: with its parameter, or in the processor's memory. */
+static int find_state_device(int *device, const oct_tensor *p, const char *name, const char *asked)
 {
+    *device = p->storage->device;
+    if (!asked) return 0;
+    if (strcmp(asked, oct_device_name(OCT_CPU)) == 0)
+        *device = OCT_CPU;
+    else if (strcmp(asked, oct_device_name(*device)) != 0)
+        return oct_fail("optim: parameter \"%s\" lies on %s, and state_device is %s, expected the "
+                        "same or cpu",
+                        name, oct_device_name(*device), asked);
+    return 0;
+}
+
+int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int bits, int64_t block,
+                  int flags, oct_map *signed_map, oct_map *unsigned_map, int correction_bits,
+                  const char *state_device)
+{
+    int device;
     OCT_TRY(check_parameter(o, p, name));
+    OCT_TRY(find_state_device(&device, p, name, state_device));
     OCT_TRY(check_format(p, name, bits, block, flags, signed_map, unsigned_map, correction_bits));
     if (group < 0 || group >= o->group_count || !o->groups[group].rule)
         return oct_fail("optim: group %d of parameter \"%s\" has no numbers", group, name);
@@ -257,6 +274,7 @@ int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int 
         .flags = flags,
         .block = block,
         .correction_bits = correction_bits,
+        .state_device = device,
         .random_base = o->random_blocks,
     };
     for (int j = 0; j < OCT_STATES && bits != 32; j++)
@@ -264,7 +282,7 @@ int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int 
             oct_map_retain(m.rule->state[j].kind == OCT_STATE_SIGNED ? signed_map : unsigned_map);
     if (o->errors) m.errors = oct_calloc(OCT_STATES, sizeof *m.errors);
     if (!m.name || (o->errors && !m.errors) || add_tensors(&m, o->groups + group) != 0) {
-        release_member(&m);
+        oct_optim_release_member(&m);
         return -1;
     }
     /* Room for draws of states and parameter, whether its format makes them or not: where the
@@ -272,12 +290,17 @@ int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int 
      */
     o->random_blocks += 2 * 4 * (uint64_t)oct_blocks_of(p->size, 64);
     o->piece_room += oct_pieces_of(p->size);
+    o->device = p->storage->device;
     o->members[o->count++] = m;
     return 0;
 }
 
 int oct_optim_watch(oct_optim *o, int on)
 {
+    if (on && o->device != OCT_CPU)
+        return oct_fail("optim: how well state is kept is noted on cpu alone, and the parameters "
+                        "lie on %s",
+                        oct_device_name(o->device));
     if (!on) {
         oct_free(o->errors);
         o->errors = NULL;
@@ -311,8 +334,11 @@ int oct_optim_kernels(oct_optim *o, int kind)
 {
     if (kind < 0 || kind > OCT_KERNELS_DEVICE)
         return oct_fail("optim: kernels %d, expected 0 to %d", kind, OCT_KERNELS_DEVICE);
-    if (kind == OCT_KERNELS_DEVICE && !oct_device_now())
+    if (kind == OCT_KERNELS_DEVICE && oct_device_newest() == OCT_CPU)
         return oct_fail("optim: no device is open; oct_device_open opens one");
+    if (kind != OCT_KERNELS_USUAL && o->device != OCT_CPU)
+        return oct_fail("optim: the parameters lie on %s, whose kernels there is no choice of",
+                        oct_device_name(o->device));
     o->kernels = kind;
     return 0;
 }

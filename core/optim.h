@@ -23,7 +23,7 @@ typedef struct oct_optim_member {
     oct_tensor *tensors[OCT_STATE_TENSORS];
     const oct_map *maps[OCT_STATES];
     oct_optim_error *errors; /* of the last step, by state; NULL where nobody wants to know */
-    int group, bits, flags, correction_bits;
+    int group, bits, flags, correction_bits, state_device;
     int64_t block, steps;
     uint64_t random_base; /* its first block within a step's */
 } oct_optim_member;
@@ -37,6 +37,11 @@ typedef struct oct_optim_cut {
 
 struct oct_optim {
     int kernels; /* oct_optim_kernels */
+    int device;  /* of all parameters: OCT_CPU, ... of core/device.h */
+    /* On the device that makes the steps: room for what lies elsewhere. */
+    void *stage;
+    int64_t stage_bytes;
+    int stage_device;
     oct_optim_group_numbers *groups;
     int group_count;
     oct_optim_member *members;
@@ -76,8 +81,20 @@ void oct_optim_load_param(float *y, const oct_optim_slot *slot);
  * What a rule for matrices begins with. y[size]. */
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
                              const oct_optim_slot *slot, oct_step_scale scale);
+/* As in kernels/kernels.h, by the device that makes the optimizer's steps (core/optim_device.c),
+ * for work that is not empty. Where memory for it ends, nothing has changed. */
+int oct_optim_device_step(int64_t *left_out, oct_optim *o, const oct_optim_work *work);
+int oct_optim_device_measure(oct_optim_measure *measures, oct_optim *o, const oct_optim_work *work);
+int oct_optim_device_squares(double *sums, int64_t *not_finite, oct_optim *o,
+                             const oct_optim_work *work, int of_params);
+void oct_optim_free_stage(oct_optim *o);
+/* A member of the processor's in the place of one on a device: with copies of what lies there, to
+ * be released; and what has become of them back into the member. */
+int oct_optim_member_here(oct_optim_member *here, const oct_optim_member *m);
+int oct_optim_member_back(oct_optim_member *m, const oct_optim_member *here);
+void oct_optim_release_member(oct_optim_member *m);
 /* Run one slot by itself. left_out: how many elements were left out. */
-int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *slot);
+int oct_optim_run(int64_t *left_out, oct_optim *o, const oct_optim_slot *slot);
 
 /* One step of a member that is a matrix (core/muon.c, core/adafactor.c). `slot` is complete but for
  * its numbers. */

@@ -1,141 +1,289 @@
 /* optim_device.c - the work of a step on a device.
  *
- * Tensors lie in the processor's memory: what a step needs is copied to the device, and what it has
- * written is copied back. That proves the device's kernels, bit for bit, on whatever is trained; it
- * takes longer than the step on the processor does. */
+ * What lies in the device's memory is used where it lies. All else is copied into a room there, and
+ * what the step has written is copied back: state that is kept in the processor's memory, and, in
+ * specs that prove the device's kernels on parameters of the processor, everything. The room is
+ * kept from step to step; work that needs more of it than STAGE_BYTES is done some parameters at a
+ * time. */
 #include "core/device.h"
 #include "core/error.h"
+#include "core/map.h"
 #include "core/memory.h"
 #include "core/optim.h"
+#include "core/tensor.h"
 
-/* Memory on the device in the place of the processor's. */
+/* Enough for copies to run at their full speed, and little beside what it saves. */
+enum { STAGE_BYTES = 16 << 20, ALIGNMENT = 256 };
+
+/* A parameter has itself, gradient and correction, and for each state values, or codes and scales,
+ * and a map. */
+enum { COPIES_OF_SLOT = 3 + 4 * OCT_STATES, MAPS = 16 };
+
 typedef struct copy {
-    void *device, *host;
+    void *there, *here;
     int64_t bytes;
     int back;                      /* the step writes it */
 } copy;
 
-enum { COPIES_OF_SLOT = 3 + 4 * OCT_STATES };
-
-typedef struct copies {
+typedef struct stage {
     const oct_device_kernels *device;
-    copy *list;
-    int64_t count;
+    int with_states, writes;       /* what the work is */
     oct_optim_slot *slots;
-} copies;
+    copy *copies;
+    int64_t copy_count, used;
+    char *room;                    /* NULL: what is needed is only added up, in `used` */
+    struct {
+        const oct_map *here;
+        void *there;
+    } maps[MAPS];                  /* that have been copied: parameters share them */
+    int map_count;
+} stage;
 
-/* Put host[bytes] on the device, and return where it lies there; NULL is NULL. */
-static int put(void **place, copies *c, const void *host, int64_t bytes, int back)
+static int number_bytes(int format) { return format == OCT_NUMBER_BF16 ? 2 : 4; }
+
+/* ---- copying there --------------------------------------------------------------------------- */
+
+/* Where here[bytes] lies on the device; NULL is NULL. */
+static int put(void **place, stage *s, const void *here, int64_t bytes, int back)
 {
     *place = NULL;
-    if (!host) return 0;
-    copy *new = c->list + c->count;
-    *new = (copy){.host = (void *)host, .bytes = bytes, .back = back};
-    if (c->device->allocate(&new->device, bytes) != 0) return oct_device_fail(c->device);
-    c->count++;
-    if (c->device->upload(new->device, host, bytes) != 0) return oct_device_fail(c->device);
-    *place = new->device;
+    if (!here) return 0;
+    int64_t at = s->used;
+    s->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (!s->room) return 0;
+    *place = s->room + at;
+    s->copies[s->copy_count++] = (copy){*place, (void *)here, bytes, back && s->writes};
+    if (s->device->upload(*place, here, bytes) != 0) return oct_device_fail(s->device);
     return 0;
 }
 
-static int64_t number_bytes(int format) { return format == OCT_NUMBER_BF16 ? 2 : 4; }
+static int put_map(void **place, stage *s, const oct_map *map)
+{
+    for (int i = 0; i < s->map_count; i++)
+        if (s->maps[i].here == map) {
+            *place = s->maps[i].there;
+            return 0;
+        }
+    OCT_TRY(put(place, s, map, sizeof *map, 0));
+    if (map && s->map_count < MAPS) {
+        s->maps[s->map_count].here = map;
+        s->maps[s->map_count++].there = *place;
+    }
+    return 0;
+}
 
-static int put_state(oct_slot_state *to, copies *c, const oct_optim_slot *s,
+static int put_state(oct_slot_state *to, stage *s, const oct_optim_slot *slot,
                      const oct_slot_state *from)
 {
-    int64_t code_bytes = s->bits == 4 ? (s->size + 1) / 2 : s->size;
-    int64_t blocks = s->whole ? 1 : oct_blocks_of(s->size, s->block);
-    void *values, *codes, *absmax, *map;
-    OCT_TRY(put(&values, c, from->values, s->size * (int64_t)sizeof(float), 1));
-    OCT_TRY(put(&codes, c, from->codes, code_bytes, 1));
-    OCT_TRY(put(&absmax, c, from->absmax, blocks * (int64_t)sizeof(float), 1));
-    OCT_TRY(put(&map, c, from->map, sizeof *from->map, 0));
+    int64_t code_bytes = slot->bits == 4 ? (slot->size + 1) / 2 : slot->size;
+    int64_t blocks = slot->whole ? 1 : oct_blocks_of(slot->size, slot->block);
+    void *values = from->values, *codes = from->codes, *absmax = from->absmax, *map;
+    if (!slot->states_there) {
+        OCT_TRY(put(&values, s, from->values, slot->size * (int64_t)sizeof(float), 1));
+        OCT_TRY(put(&codes, s, from->codes, code_bytes, 1));
+        OCT_TRY(put(&absmax, s, from->absmax, blocks * (int64_t)sizeof(float), 1));
+    }
+    OCT_TRY(put_map(&map, s, from->map));
     *to = (oct_slot_state){.values = values, .codes = codes, .absmax = absmax, .map = map};
     return 0;
 }
 
-static int put_slot(oct_optim_slot *to, copies *c, const oct_optim_slot *from)
+static int put_slot(oct_optim_slot *to, stage *s, const oct_optim_slot *from)
 {
-    void *grad;
+    void *param = from->param, *grad = (void *)from->grad, *correction = from->correction;
+    if (!from->params_there) {
+        OCT_TRY(put(&param, s, param, from->size * number_bytes(from->param_format), 1));
+        OCT_TRY(put(&grad, s, grad, from->size * number_bytes(from->grad_format), 0));
+    }
+    if (!from->states_there)
+        OCT_TRY(put(&correction, s, correction, from->size * from->correction_bits / 8, 1));
     *to = *from;
     to->errors = NULL;
-    OCT_TRY(put(&to->param, c, from->param, from->size * number_bytes(from->param_format), 1));
-    OCT_TRY(put(&grad, c, from->grad, from->size * number_bytes(from->grad_format), 0));
-    OCT_TRY(put(&to->correction, c, from->correction, from->size * from->correction_bits / 8, 1));
+    to->param = param;
     to->grad = grad;
-    for (int j = 0; j < OCT_STATES; j++)
-        OCT_TRY(put_state(to->state + j, c, from, from->state + j));
+    to->correction = correction;
+    for (int j = 0; j < OCT_STATES; j++) {
+        to->state[j] = (oct_slot_state){NULL};
+        if (s->with_states) OCT_TRY(put_state(to->state + j, s, from, from->state + j));
+    }
     return 0;
+}
+
+static int take_back(const stage *s)
+{
+    for (const copy *i = s->copies; i < s->copies + s->copy_count; i++)
+        if (i->back && s->device->download(i->here, i->there, i->bytes) != 0)
+            return oct_device_fail(s->device);
+    return 0;
+}
+
+/* ---- some parameters at a time --------------------------------------------------------------- */
+
+/* Pieces first .. end - 1 of some work, which are all those of their slots. */
+typedef struct part {
+    int64_t first, end;
+} part;
+
+/* The part that begins with piece `first`: as many slots as STAGE_BYTES hold, or one. *bytes: what
+ * they need. */
+static part part_from(int64_t *bytes, stage *s, const oct_optim_work *work, int64_t first)
+{
+    int64_t pieces = work->units[work->unit_count];
+    part p = {first, first};
+    s->room = NULL;
+    s->used = s->map_count = 0;
+    *bytes = 0;
+    while (p.end < pieces) {
+        int64_t k = work->pieces[p.end].slot;
+        (void)put_slot(s->slots + k, s, work->slots + k);
+        if (p.end > first && s->used > STAGE_BYTES) break;
+        *bytes = s->used;
+        while (p.end < pieces && work->pieces[p.end].slot == k) p.end++;
+    }
+    return p;
+}
+
+static int reserve(oct_optim *o, int device, int64_t bytes)
+{
+    if (bytes <= o->stage_bytes && device == o->stage_device) return 0;
+    oct_optim_free_stage(o);
+    o->stage = oct_block_new_on(device, (size_t)bytes, OCT_WORKSPACE);
+    if (!o->stage) return -1;
+    o->stage_bytes = bytes;
+    o->stage_device = device;
+    return 0;
+}
+
+void oct_optim_free_stage(oct_optim *o)
+{
+    oct_block_free_on(o->stage_device, o->stage, (size_t)o->stage_bytes, OCT_WORKSPACE);
+    o->stage = NULL;
+    o->stage_bytes = 0;
 }
 
 static int64_t slots_of(const oct_optim_work *work)
 {
-    int64_t slots = 0;
-    for (int64_t i = 0; i < work->units[work->unit_count]; i++)
-        if (work->pieces[i].slot >= slots) slots = work->pieces[i].slot + 1;
-    return slots;
+    return work->pieces[work->units[work->unit_count] - 1].slot + 1;
 }
 
-static int put_work(oct_optim_work *to, copies *c, const oct_optim_work *from)
+/* Memory for all parts, and room on the device for the largest of them. */
+static int prepare(stage *s, oct_optim *o, int device, const oct_optim_work *work)
 {
-    int64_t slots = slots_of(from);
-    *c = (copies){.device = oct_device_now()};
-    c->list = oct_malloc((size_t)(slots * COPIES_OF_SLOT) * sizeof *c->list);
-    if (!c->list) return -1;
-    c->slots = oct_malloc((size_t)slots * sizeof *c->slots);
-    if (!c->slots) return -1;
-    for (int64_t k = 0; k < slots; k++) OCT_TRY(put_slot(c->slots + k, c, from->slots + k));
-    *to = *from;
-    to->slots = c->slots;
+    int64_t slots = slots_of(work), most = 0, bytes;
+    s->device = oct_device_kernels_of(device);
+    s->slots = oct_calloc((size_t)slots, sizeof *s->slots);
+    s->copies = oct_malloc((size_t)(slots * COPIES_OF_SLOT) * sizeof *s->copies);
+    if (!s->slots || !s->copies) return -1;
+    for (part p = {0}; p.end < work->units[work->unit_count];) {
+        p = part_from(&bytes, s, work, p.end);
+        if (bytes > most) most = bytes;
+    }
+    return most > 0 ? reserve(o, device, most) : 0;
+}
+
+typedef struct results {
+    int64_t *left_out;
+    oct_optim_measure *measures;   /* these two by piece */
+    double *sums;
+    int of_params;
+} results;
+
+static int launch(const results *r, const stage *s, const oct_optim_work *work, int64_t first)
+{
+    const oct_device_kernels *d = s->device;
+    int64_t left_out = 0;
+    int status;
+    if (r->measures)
+        status = d->optim_measure(r->measures + first, work);
+    else if (r->sums)
+        status = d->optim_squares(r->sums + first, &left_out, work, r->of_params);
+    else
+        status = d->optim_step(&left_out, work);
+    if (status != 0) return oct_device_fail(d);
+    if (r->left_out) *r->left_out += left_out;
     return 0;
 }
 
-static int take_back(const copies *c)
+static int run_part(const results *r, stage *s, const oct_optim *o, const oct_optim_work *work,
+                    part p)
 {
-    for (const copy *i = c->list; i < c->list + c->count; i++)
-        if (i->back && c->device->download(i->host, i->device, i->bytes) != 0)
-            return oct_device_fail(c->device);
-    return 0;
+    const int64_t units[] = {0, p.end - p.first};
+    const oct_optim_work there = {
+        .slots = s->slots, .pieces = work->pieces + p.first, .units = units, .unit_count = 1,
+    };
+    s->room = o->stage;
+    s->used = s->map_count = s->copy_count = 0;
+    for (int64_t i = p.first; i < p.end; i++) {
+        int64_t k = work->pieces[i].slot;
+        if (i == p.first || work->pieces[i - 1].slot != k)
+            OCT_TRY(put_slot(s->slots + k, s, work->slots + k));
+    }
+    OCT_TRY(launch(r, s, &there, p.first));
+    return take_back(s);
 }
 
-/* What a failure before has said stands. */
-static int release(copies *c, int status)
+static int run(const results *r, stage *s, oct_optim *o, const oct_optim_work *work)
 {
-    for (int64_t i = 0; i < c->count; i++)
-        if (c->device->release(c->list[i].device) != 0 && status == 0)
-            status = oct_device_fail(c->device);
-    oct_free(c->list);
-    oct_free(c->slots);
+    int device = o->device != OCT_CPU ? o->device : oct_device_newest();
+    int64_t bytes;
+    int status = prepare(s, o, device, work);
+    for (part p = {0}; status == 0 && p.end < work->units[work->unit_count];) {
+        p = part_from(&bytes, s, work, p.end);
+        status = run_part(r, s, o, work, p);
+    }
+    oct_free(s->slots);
+    oct_free(s->copies);
     return status;
 }
 
-int oct_device_step(int64_t *left_out, const oct_optim_work *work)
+int oct_optim_device_step(int64_t *left_out, oct_optim *o, const oct_optim_work *work)
 {
-    oct_optim_work there;
-    copies c;
-    int status = put_work(&there, &c, work);
-    if (status == 0 && c.device->optim_step(left_out, &there) != 0)
-        status = oct_device_fail(c.device);
-    if (status == 0) status = take_back(&c);
-    return release(&c, status);
+    stage s = {.with_states = 1, .writes = 1};
+    results r = {.left_out = left_out};
+    *left_out = 0;
+    return run(&r, &s, o, work);
 }
 
-int oct_device_measure(oct_optim_measure *measures, const oct_optim_work *work)
+int oct_optim_device_measure(oct_optim_measure *measures, oct_optim *o, const oct_optim_work *work)
 {
-    oct_optim_work there;
-    copies c;
-    int status = put_work(&there, &c, work);
-    if (status == 0 && c.device->optim_measure(measures, &there) != 0)
-        status = oct_device_fail(c.device);
-    return release(&c, status);
+    stage s = {.with_states = 1};
+    results r = {.measures = measures};
+    return run(&r, &s, o, work);
 }
 
-int oct_device_squares(double *sums, int64_t *not_finite, const oct_optim_work *work, int of_params)
+int oct_optim_device_squares(double *sums, int64_t *not_finite, oct_optim *o,
+                             const oct_optim_work *work, int of_params)
 {
-    oct_optim_work there;
-    copies c;
-    int status = put_work(&there, &c, work);
-    if (status == 0 && c.device->optim_squares(sums, not_finite, &there, of_params) != 0)
-        status = oct_device_fail(c.device);
-    return release(&c, status);
+    stage s = {.with_states = 0};
+    results r = {.sums = sums, .left_out = not_finite, .of_params = of_params};
+    *not_finite = 0;
+    return run(&r, &s, o, work);
+}
+
+/* ---- a member here --------------------------------------------------------------------------- */
+
+int oct_optim_member_here(oct_optim_member *here, const oct_optim_member *m)
+{
+    *here = *m;
+    here->name = NULL;
+    here->errors = NULL;
+    for (int i = 0; i < OCT_STATE_TENSORS; i++) here->tensors[i] = NULL;
+    for (int j = 0; j < OCT_STATES; j++)
+        if (m->maps[j]) oct_map_retain(m->maps[j]);
+    here->state_device = OCT_CPU;
+    OCT_TRY(oct_tensor_here(&here->parameter, m->parameter));
+    here->parameter->requires_grad = 1;
+    OCT_TRY(oct_tensor_here(&here->parameter->grad, m->parameter->grad));
+    for (int i = 0; i < OCT_STATE_TENSORS; i++)
+        OCT_TRY(oct_tensor_here(here->tensors + i, m->tensors[i]));
+    return 0;
+}
+
+int oct_optim_member_back(oct_optim_member *m, const oct_optim_member *here)
+{
+    for (int i = 0; i < OCT_STATE_TENSORS; i++)
+        if (m->tensors[i] != here->tensors[i]) OCT_TRY(oct_copy(m->tensors[i], here->tensors[i]));
+    OCT_TRY(oct_copy(m->parameter, here->parameter));
+    m->steps = here->steps;
+    return 0;
 }

@@ -53,19 +53,26 @@ int oct_optim_code_counts(int64_t *zeros, int64_t *saturated, oct_optim *o, int6
     if (state < 0 || state >= OCT_STATES)
         return oct_fail("optim: state %d, expected 0 to %d", state, OCT_STATES - 1);
     const oct_optim_member *m = o->members + index;
-    const oct_tensor *t = m->tensors[OCT_STATE_VALUES + state];
     const oct_map *map = m->maps[state];
+    oct_tensor *values, *scales;
     *zeros = *saturated = 0;
-    if (!t || m->bits == 32) return 0;
+    if (!m->tensors[OCT_STATE_VALUES + state] || m->bits == 32) return 0;
+    OCT_TRY(oct_tensor_here(&values, m->tensors[OCT_STATE_VALUES + state]));
+    if (oct_tensor_here(&scales, m->tensors[OCT_STATE_ABSMAX + state]) != 0) {
+        oct_tensor_release(values);
+        return -1;
+    }
     int64_t counts[OCT_CODES] = {0};
-    const uint8_t *codes = oct_u8(t);
-    const float *absmax = oct_f32(m->tensors[OCT_STATE_ABSMAX + state]);
+    const uint8_t *codes = oct_u8(values);
+    const float *absmax = oct_f32(scales);
     for (int64_t i = 0; i < m->parameter->size; i++) {
         int code = m->bits == 4 ? codes[i / 2] >> i % 2 * 4 & 15 : codes[i];
         counts[code]++;
         *zeros += map->value[code] * absmax[m->flags & OCT_FORMAT_WHOLE ? 0 : i / m->block] == 0;
     }
     *saturated = counts[map->levels - 1] + (map->is_signed ? counts[0] : 0);
+    oct_tensor_release(values);
+    oct_tensor_release(scales);
     return 0;
 }
 

@@ -62,6 +62,8 @@ void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m)
         .stochastic = m->bits != 32 && (m->flags & OCT_FORMAT_STOCHASTIC),
         .whole = m->bits != 32 && (m->flags & OCT_FORMAT_WHOLE),
         .norms = m->rule->norms,
+        .params_there = p->storage->device != OCT_CPU,
+        .states_there = m->state_device != OCT_CPU,
     };
     for (int j = 0; j < OCT_STATES; j++) {
         const oct_tensor *values = m->tensors[OCT_STATE_VALUES + j];
@@ -154,11 +156,16 @@ static oct_optim_work work_of(const oct_optim *o, const oct_optim_cut *cut)
     };
 }
 
-static int launch(int64_t *left_out, const oct_optim *o, const oct_optim_work *work)
+static int on_device(const oct_optim *o)
+{
+    return o->device != OCT_CPU || o->kernels == OCT_KERNELS_DEVICE;
+}
+
+static int launch(int64_t *left_out, oct_optim *o, const oct_optim_work *work)
 {
     *left_out = 0;
     if (work->unit_count == 0) return 0;
-    if (o->kernels == OCT_KERNELS_DEVICE) return oct_device_step(left_out, work);
+    if (on_device(o)) return oct_optim_device_step(left_out, o, work);
     *left_out = (o->kernels == OCT_KERNELS_SCALAR ? oct_optim_step_ref
                                                   : oct_kernels_now()->optim_step)(work);
     return 0;
@@ -166,13 +173,12 @@ static int launch(int64_t *left_out, const oct_optim *o, const oct_optim_work *w
 
 /* ---- norms ----------------------------------------------------------------------------------- */
 
-static int squares(double *sums, int64_t *not_finite, const oct_optim *o,
-                   const oct_optim_work *work, int of_params)
+static int squares(double *sums, int64_t *not_finite, oct_optim *o, const oct_optim_work *work,
+                   int of_params)
 {
     *not_finite = 0;
     if (work->unit_count == 0) return 0;
-    if (o->kernels == OCT_KERNELS_DEVICE)
-        return oct_device_squares(sums, not_finite, work, of_params);
+    if (on_device(o)) return oct_optim_device_squares(sums, not_finite, o, work, of_params);
     if (o->kernels == OCT_KERNELS_SCALAR)
         oct_optim_squares_ref(sums, not_finite, work, of_params);
     else
@@ -182,9 +188,15 @@ static int squares(double *sums, int64_t *not_finite, const oct_optim *o,
 
 static int check_alive(const oct_optim *o)
 {
-    for (int64_t i = 0; i < o->count; i++)
-        OCT_TRY(oct_check(o->members[i].parameter, "optim", o->members[i].name,
-                          o->members[i].parameter->dtype));
+    for (int64_t i = 0; i < o->count; i++) {
+        const oct_tensor *p = o->members[i].parameter;
+        OCT_TRY(oct_check_anywhere(p, "optim", o->members[i].name, p->dtype));
+        if (p->storage->device != o->device)
+            return oct_fail("optim: parameter \"%s\" lies on %s, and lay on %s when its optimizer "
+                            "was made; move it before",
+                            o->members[i].name, oct_device_name(p->storage->device),
+                            oct_device_name(o->device));
+    }
     return 0;
 }
 
@@ -233,9 +245,9 @@ static int set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
     return 0;
 }
 
-static int measure(const oct_optim *o, const oct_optim_work *work)
+static int measure(oct_optim *o, const oct_optim_work *work)
 {
-    if (o->kernels == OCT_KERNELS_DEVICE) return oct_device_measure(o->measures, work);
+    if (on_device(o)) return oct_optim_device_measure(o->measures, o, work);
     if (o->kernels == OCT_KERNELS_SCALAR)
         oct_optim_measure_ref(o->measures, work);
     else
@@ -276,11 +288,15 @@ static int run_first_pass(oct_optim *o, oct_step_scale scale)
     return 0;
 }
 
-static void keep_whole_scales(const oct_optim_slot *s)
+static int keep_whole_scales(const oct_optim *o, const oct_optim_slot *s)
 {
-    for (int j = 0; s->whole && j < OCT_STATES; j++)
+    for (int j = 0; s->whole && j < OCT_STATES; j++) {
+        float scale = s->next_absmax[j] < OCT_ABSMAX_LEAST ? 0 : s->next_absmax[j];
         if (s->state[j].absmax)
-            *s->state[j].absmax = s->next_absmax[j] < OCT_ABSMAX_LEAST ? 0 : s->next_absmax[j];
+            OCT_TRY(oct_device_copy(s->state[j].absmax, s->states_there ? o->device : OCT_CPU,
+                                    &scale, OCT_CPU, sizeof scale));
+    }
+    return 0;
 }
 
 static void add_error(oct_optim_error *sum, const oct_optim_error *e)
@@ -305,7 +321,7 @@ static void keep_errors(oct_optim *o, int64_t slots)
 }
 
 /* Whole pieces of one slot: the room for all of them is there. */
-int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *given)
+int oct_optim_run(int64_t *left_out, oct_optim *o, const oct_optim_slot *given)
 {
     oct_optim_slot slot = *given;
     oct_optim_cut cut = {.pieces = o->first.pieces, .units = o->first.units};
@@ -320,8 +336,7 @@ int oct_optim_run(int64_t *left_out, const oct_optim *o, const oct_optim_slot *g
         memcpy(slot.next_absmax, sum.absmax, sizeof sum.absmax);
     }
     OCT_TRY(launch(left_out, o, &work));
-    keep_whole_scales(&slot);
-    return 0;
+    return keep_whole_scales(o, &slot);
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */
@@ -356,6 +371,22 @@ static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m, uin
     return 0;
 }
 
+/* Rules for matrices lean on the processor's products: a matrix of a device is stepped here. */
+static int step_matrix_here(int64_t *left_out, oct_optim *o, oct_optim_member *m,
+                            uint64_t random_offset, oct_step_scale scale)
+{
+    oct_optim here = *o;
+    oct_optim_member copy;
+    if (m->parameter->storage->device == OCT_CPU)
+        return step_matrix(left_out, o, m, random_offset, scale);
+    here.device = OCT_CPU;
+    int status = oct_optim_member_here(&copy, m);
+    if (status == 0) status = step_matrix(left_out, &here, &copy, random_offset, scale);
+    if (status == 0) status = oct_optim_member_back(m, &copy);
+    oct_optim_release_member(&copy);
+    return status;
+}
+
 static int check_step(const oct_optim *o, oct_step_scale scale)
 {
     if (!isfinite(scale.grad_scale)) return oct_fail("optim: the gradients' scale is not finite");
@@ -382,7 +413,7 @@ static int step_slots(int64_t *left_out, oct_optim *o, int64_t slots, uint64_t r
         for (int64_t k = 0; k < slots; k++) o->members[o->slot_member[k]].steps--;
         return -1;
     }
-    for (int64_t k = 0; k < slots; k++) keep_whole_scales(o->slots + k);
+    for (int64_t k = 0; k < slots; k++) OCT_TRY(keep_whole_scales(o, o->slots + k));
     if (o->errors) keep_errors(o, slots);
     return 0;
 }
@@ -398,7 +429,7 @@ int oct_optim_step(int64_t *left_out, oct_optim *o, double grad_scale, double gr
         oct_optim_member *m = o->members + i;
         int64_t count = 0;
         if (m->rule->matrix == OCT_MATRIX_PLAIN || !oct_optim_has_gradient(m->parameter)) continue;
-        OCT_TRY(step_matrix(&count, o, m, random_offset, scale));
+        OCT_TRY(step_matrix_here(&count, o, m, random_offset, scale));
         total += count;
     }
     *left_out = total;
@@ -422,7 +453,7 @@ static int step_member(release *r, int64_t index)
     if (m->rule->matrix == OCT_MATRIX_PLAIN)
         OCT_TRY(step_slots(&count, r->o, plan(r->o, 0, index), r->random_offset, r->scale));
     else
-        OCT_TRY(step_matrix(&count, r->o, m, r->random_offset, r->scale));
+        OCT_TRY(step_matrix_here(&count, r->o, m, r->random_offset, r->scale));
     r->left_out += count;
     oct_tensor_release(p->grad);
     p->grad = NULL;

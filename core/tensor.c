@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/device.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/scope.h"
@@ -41,15 +42,18 @@ const char *oct_shape_text(const oct_tensor *t)
 static void storage_release(oct_storage *s)
 {
     if (!s || atomic_fetch_sub(&s->refs, 1) != 1) return;
-    oct_block_free(s->data, s->bytes, s->purpose);
+    oct_block_free_on(s->device, s->data, s->bytes, s->purpose);
     oct_free(s);
 }
 
-static oct_storage *storage_new(size_t bytes, int purpose)
+static oct_storage *storage_new(int device, size_t bytes, int purpose)
 {
     oct_storage *s = oct_malloc(sizeof *s);
     if (!s) return NULL;
-    *s = (oct_storage){.purpose = purpose, .bytes = bytes, .data = oct_block_new(bytes, purpose)};
+    *s = (oct_storage){.device = device,
+                       .purpose = purpose,
+                       .bytes = bytes,
+                       .data = oct_block_new_on(device, bytes, purpose)};
     atomic_init(&s->refs, 1);
     if (!s->data) {
         oct_free(s);
@@ -94,9 +98,14 @@ static int64_t shape_size(const char *op, int dtype, int ndim, const int64_t *sh
 
 oct_tensor *oct_tensor_make(int dtype, int ndim, const int64_t *shape, int purpose)
 {
+    return oct_tensor_make_on(OCT_CPU, dtype, ndim, shape, purpose);
+}
+
+oct_tensor *oct_tensor_make_on(int device, int dtype, int ndim, const int64_t *shape, int purpose)
+{
     int64_t size = shape_size("tensor", dtype, ndim, shape);
     if (size < 0) return NULL;
-    oct_storage *s = storage_new((size_t)size * oct_dtype_bytes(dtype), purpose);
+    oct_storage *s = storage_new(device, (size_t)size * oct_dtype_bytes(dtype), purpose);
     if (!s) return NULL;
     oct_tensor *t = handle_new(dtype, ndim, shape, s);
     if (!t) storage_release(s);
@@ -138,7 +147,7 @@ void oct_tensor_release(oct_tensor *t)
     oct_free(t);
 }
 
-int oct_check(const oct_tensor *t, const char *op, const char *name, int dtype)
+int oct_check_anywhere(const oct_tensor *t, const char *op, const char *name, int dtype)
 {
     if (!t) return oct_fail("%s: %s is nil, expected a tensor", op, name);
     if (!t->storage)
@@ -150,6 +159,19 @@ int oct_check(const oct_tensor *t, const char *op, const char *name, int dtype)
         return oct_fail("%s: %s is %s, expected %s", op, name, oct_dtype_name(t->dtype),
                         oct_dtype_name(dtype));
     return 0;
+}
+
+int oct_check(const oct_tensor *t, const char *op, const char *name, int dtype)
+{
+    OCT_TRY(oct_check_anywhere(t, op, name, dtype));
+    if (t->storage->device == OCT_CPU) return 0;
+    return oct_fail("%s: %s %s lies on %s, expected on cpu; :to \"cpu\" copies it there", op, name,
+                    oct_shape_text(t), oct_device_name(t->storage->device));
+}
+
+static int64_t bytes_of(const oct_tensor *t)
+{
+    return t->size * (int64_t)oct_dtype_bytes(t->dtype);
 }
 
 /* ---- the interface's part -------------------------------------------------------------------- */
@@ -199,14 +221,15 @@ int oct_tensor_data(void **data, oct_tensor *t)
 
 int oct_parameter(oct_tensor *t, int on)
 {
-    OCT_TRY(oct_check(t, "parameter", "the tensor", -1));
+    OCT_TRY(oct_check_anywhere(t, "parameter", "the tensor", -1));
     if (t->dtype != OCT_F32 && t->dtype != OCT_BF16)
         return oct_fail("parameter: the tensor is %s, expected f32 or bf16",
                         oct_dtype_name(t->dtype));
     if (t->on_tape)
         return oct_fail("parameter: the tensor is the result of an op, expected a leaf");
     if (t->storage->purpose != OCT_PARAMETERS) {
-        oct_block_repurpose(t->storage->bytes, t->storage->purpose, OCT_PARAMETERS);
+        oct_block_repurpose(t->storage->device, t->storage->bytes, t->storage->purpose,
+                            OCT_PARAMETERS);
         t->storage->purpose = OCT_PARAMETERS;
     }
     t->is_parameter = t->kept = 1;
@@ -221,7 +244,7 @@ int oct_parameter(oct_tensor *t, int on)
 
 int oct_keep(oct_tensor *t)
 {
-    OCT_TRY(oct_check(t, "keep", "the tensor", -1));
+    OCT_TRY(oct_check_anywhere(t, "keep", "the tensor", -1));
     t->kept = 1;
     oct_scope_leave(t);
     return 0;
@@ -234,6 +257,30 @@ int oct_grad(oct_tensor **out, oct_tensor *t)
     return 0;
 }
 
+int oct_set_grad(oct_tensor *t, oct_tensor *g)
+{
+    OCT_TRY(oct_check_anywhere(t, "set_grad", "the tensor", -1));
+    OCT_TRY(oct_check_anywhere(g, "set_grad", "the gradient", OCT_F32));
+    if (!t->is_parameter || !t->requires_grad)
+        return oct_fail("set_grad: the tensor %s is no parameter that collects a gradient",
+                        oct_shape_text(t));
+    if (t->size != g->size)
+        return oct_fail("set_grad: the gradient is %s, expected %s", oct_shape_text(g),
+                        oct_shape_text(t));
+    if (!t->grad) {
+        oct_tensor *made =
+            oct_tensor_make_on(t->storage->device, OCT_F32, t->ndim, t->shape, OCT_GRADIENTS);
+        if (!made) return -1;
+        oct_scope_leave(made); /* lives and dies with t */
+        made->kept = 1;
+        t->grad = made;
+    }
+    t->grad_is_empty = 1;
+    OCT_TRY(oct_copy(t->grad, g));
+    t->grad_is_empty = 0;
+    return 0;
+}
+
 int oct_zero_grad(oct_tensor *t)
 {
     if (!t) return oct_fail("zero_grad: the tensor is nil");
@@ -243,12 +290,15 @@ int oct_zero_grad(oct_tensor *t)
 
 int oct_copy(oct_tensor *dst, oct_tensor *src)
 {
-    OCT_TRY(oct_check(dst, "copy", "the destination", -1));
-    OCT_TRY(oct_check(src, "copy", "the source", dst->dtype));
+    OCT_TRY(oct_check_anywhere(dst, "copy", "the destination", -1));
+    OCT_TRY(oct_check_anywhere(src, "copy", "the source", dst->dtype));
     if (dst->size != src->size)
         return oct_fail("copy: sizes differ: destination %s, source %s", oct_shape_text(dst),
                         oct_shape_text(src));
-    memmove(oct_data(dst), oct_data(src), (size_t)dst->size * oct_dtype_bytes(dst->dtype));
+    if (dst->storage->device != OCT_CPU && oct_share_memory(dst, src))
+        return oct_fail("copy: the two tensors share memory");
+    OCT_TRY(oct_device_copy(oct_data(dst), dst->storage->device, oct_data(src),
+                            src->storage->device, bytes_of(dst)));
     dst->storage->version++;
     return 0;
 }
@@ -272,5 +322,79 @@ int oct_swap(oct_tensor *a, oct_tensor *b)
     }
     a->storage->version++;
     b->storage->version++;
+    return 0;
+}
+
+/* ---- devices --------------------------------------------------------------------------------- */
+
+int oct_tensor_device(const char **name, oct_tensor *t)
+{
+    OCT_TRY(oct_check_anywhere(t, "device", "the tensor", -1));
+    *name = oct_device_name(t->storage->device);
+    return 0;
+}
+
+static oct_tensor *copy_on(int device, const oct_tensor *t, int purpose)
+{
+    oct_tensor *y = oct_tensor_make_on(device, t->dtype, t->ndim, t->shape, purpose);
+    if (y &&
+        oct_device_copy(oct_data(y), device, oct_data(t), t->storage->device, bytes_of(t)) != 0) {
+        oct_tensor_release(y);
+        return NULL;
+    }
+    return y;
+}
+
+int oct_tensor_here(oct_tensor **here, oct_tensor *t)
+{
+    if (!t || t->storage->device == OCT_CPU)
+        *here = oct_tensor_retain(t);
+    else
+        *here = copy_on(OCT_CPU, t, OCT_WORKSPACE);
+    return t && !*here ? -1 : 0;
+}
+
+int oct_to_device(oct_tensor **out, oct_tensor *x, const char *name)
+{
+    int device;
+    OCT_TRY(oct_check_anywhere(x, "to", "x", -1));
+    OCT_TRY(oct_device_named(&device, name));
+    oct_tensor *y = copy_on(device, x, OCT_ACTIVATIONS);
+    if (!y) return -1;
+    *out = y;
+    return 0;
+}
+
+static void exchange_storages(oct_tensor *a, oct_tensor *b)
+{
+    oct_storage *storage = a->storage;
+    int64_t start = a->start;
+    a->storage = b->storage;
+    a->start = b->start;
+    b->storage = storage;
+    b->start = start;
+}
+
+int oct_move(oct_tensor *x, const char *name)
+{
+    int device;
+    OCT_TRY(oct_check_anywhere(x, "move", "x", -1));
+    OCT_TRY(oct_device_named(&device, name));
+    if (x->storage->device == device) return 0;
+    if (x->on_tape || atomic_load(&x->storage->refs) > 1)
+        return oct_fail("move: %s is an op's result, or has views; expected a tensor of its own",
+                        oct_shape_text(x));
+    oct_tensor *y = copy_on(device, x, x->storage->purpose), *dy = NULL;
+    if (!y) return -1;
+    if (x->grad && !(dy = copy_on(device, x->grad, x->grad->storage->purpose))) {
+        oct_tensor_release(y);
+        return -1;
+    }
+    exchange_storages(x, y);
+    if (dy) exchange_storages(x->grad, dy);
+    oct_tensor_release(y);
+    oct_tensor_release(dy);
+    oct_tensor_release(x->rounded);
+    x->rounded = NULL;
     return 0;
 }

@@ -3,7 +3,9 @@
  * A handle (oct_tensor) and its storage are counted apart. The handle lives as long as Lua or the
  * tape refers to it; the storage is dropped earlier where the tape or the step's scope is done with
  * it (`storage` is then NULL), and whoever uses the handle after that gets a clear error.
- * Always row-major and contiguous; a view is another handle on the same storage. */
+ * Always row-major and contiguous; a view is another handle on the same storage. A storage lies on
+ * a device; most of the core knows the processor's memory alone, and oct_check keeps all else away.
+ */
 #ifndef OCT_TENSOR_H
 #define OCT_TENSOR_H
 #include <stdatomic.h>
@@ -13,6 +15,7 @@
 
 typedef struct oct_storage {
     atomic_int refs;
+    int device;                    /* where `data` lies: OCT_CPU, ... of core/device.h */
     int purpose;                   /* OCT_PARAMETERS ... */
     size_t bytes;
     uint64_t version;              /* raised by whoever writes into it in place */
@@ -44,13 +47,19 @@ const char *oct_dtype_name(int dtype);
 /* A new tensor of undefined content, one reference, owned by the caller; NULL with the error set.
  */
 oct_tensor *oct_tensor_make(int dtype, int ndim, const int64_t *shape, int purpose);
+/* The same on a device (core/device.h). */
+oct_tensor *oct_tensor_make_on(int device, int dtype, int ndim, const int64_t *shape, int purpose);
+/* In *here, a tensor of the processor's with the same content: itself, where it is one. NULL is
+ * NULL. */
+int oct_tensor_here(oct_tensor **here, oct_tensor *tensor);
 /* Another handle on the same storage with another shape, from element `start` on. */
 oct_tensor *oct_tensor_view(oct_tensor *base, int64_t start, int ndim, const int64_t *shape);
 oct_tensor *oct_tensor_retain(oct_tensor *tensor);
 void oct_tensor_release(oct_tensor *tensor);       /* NULL is fine */
 void oct_tensor_drop(oct_tensor *tensor);          /* the storage only; the handle stays */
 
-/* First element. The caller has checked that the tensor is alive and of this type. */
+/* First element, in the memory of the tensor's device. The caller has checked that the tensor is
+ * alive and of this type. */
 static inline void *oct_data(const oct_tensor *t)
 {
     static const uint8_t bytes[OCT_DTYPES] = {4, 2, 2, 4, 1};
@@ -73,8 +82,11 @@ static inline int oct_share_memory(const oct_tensor *a, const oct_tensor *b)
         && b->start < a->start + a->size;
 }
 
-/* -1 with "OP: NAME was released ..." or "OP: NAME is i32, expected f32" where it does not hold. */
+/* -1 with "OP: NAME was released ..." or "OP: NAME is i32, expected f32" where it does not hold, or
+ * where the tensor does not lie in the processor's memory; dtype -1: any. */
 int oct_check(const oct_tensor *tensor, const char *op, const char *name, int dtype);
+/* The same wherever it lies: for what looks at no element by itself. */
+int oct_check_anywhere(const oct_tensor *tensor, const char *op, const char *name, int dtype);
 /* offsets[sequences + 1] of packed sequences: from 0 to the number of tokens, every sequence with a
  * token or more; -1 with "OP: ..." where it is not so. *longest: tokens of the longest sequence. */
 int oct_check_offsets(const char *op, const oct_tensor *offsets, int64_t tokens, int64_t *longest);

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 typedef struct oct_device_kernels {
-    /* What both sides must agree upon, since they are two files: see oct_device_fits. */
+    /* What both sides must agree upon, since they are two files. */
     const char *version;
     int64_t slot_bytes, map_bytes;
     int32_t arithmetics;
@@ -31,6 +31,10 @@ typedef struct oct_device_kernels {
     int (*release)(void *device);
     int (*upload)(void *device, const void *host, int64_t bytes);
     int (*download)(void *host, const void *device, int64_t bytes);
+    /* Within its memory; the two do not overlap. */
+    int (*copy)(void *to, const void *from, int64_t bytes);
+    /* Every byte becomes `value`. */
+    int (*fill)(void *device, int value, int64_t bytes);
 
     /* As in kernels/kernels.h, and with the same bits. The work and the results lie in the
      * processor's memory; param, grad, correction and states of its slots, with their maps, lie in

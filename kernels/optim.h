@@ -76,13 +76,15 @@ typedef struct oct_optim_slot {
      * by chance. */
     void *correction;
     int32_t correction_bits;
-    int32_t arithmetic;  /* enum oct_arithmetic */
-    int32_t bits;        /* of the states: 32, 8 or 4 */
-    int32_t root;        /* states of squares hold their roots */
-    int32_t stochastic;  /* states are rounded by chance, not to the nearest */
-    int32_t whole;       /* one scale for the whole tensor: found by a first pass */
-    int32_t norms;       /* what a first pass sums: OCT_NORMS_... of kernels/rules.h */
-    int64_t size, block; /* elements; block: a power of two */
+    int32_t arithmetic;   /* enum oct_arithmetic */
+    int32_t bits;         /* of the states: 32, 8 or 4 */
+    int32_t root;         /* states of squares hold their roots */
+    int32_t stochastic;   /* states are rounded by chance, not to the nearest */
+    int32_t whole;        /* one scale for the whole tensor: found by a first pass */
+    int32_t norms;        /* what a first pass sums: OCT_NORMS_... of kernels/rules.h */
+    int32_t params_there; /* the core's: param and grad, or states and correction, lie on the */
+    int32_t states_there; /* step's device already */
+    int64_t size, block;  /* elements; block: a power of two */
     oct_slot_state state[OCT_STATES];
     float next_absmax[OCT_STATES]; /* where whole: as the first pass has found it */
     oct_numbers numbers;

@@ -21,7 +21,7 @@ function M.live()
   collectgarbage()
   C.oct_live_tensors(made)
   local tensors = tonumber(made[0])
-  C.oct_memory(made, made + 1, -1)
+  C.oct_memory(made, made + 1, "cpu", -1)
   return {tensors, tonumber(made[0])}
 end
 

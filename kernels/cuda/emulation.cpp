@@ -294,7 +294,8 @@ cudaError_t cudaFree(void *memory)
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
-    if (fails() || !is_allocated(kind == cudaMemcpyHostToDevice ? to : from, bytes))
+    if (fails() || (kind != cudaMemcpyDeviceToHost && !is_allocated(to, bytes)) ||
+        (kind != cudaMemcpyHostToDevice && !is_allocated(from, bytes)))
         return cudaErrorInvalidValue;
     memcpy(to, from, bytes);
     return cudaSuccess;

@@ -100,7 +100,11 @@ enum cudaError_t {
     cudaErrorInvalidDevice = 101,
     cudaErrorLaunchFailure = 719
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost = 2,
+    cudaMemcpyDeviceToDevice = 3
+};
 struct cudaDeviceProp {
     char name[256];
     int major, minor;

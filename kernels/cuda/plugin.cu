@@ -73,6 +73,18 @@ static int download(void *host, const void *device, int64_t bytes)
     return 0;
 }
 
+static int copy(void *to, const void *from, int64_t bytes)
+{
+    CUDA_TRY(cudaMemcpy(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice), "copying on the GPU");
+    return 0;
+}
+
+static int fill(void *device, int value, int64_t bytes)
+{
+    CUDA_TRY(cudaMemset(device, value, (size_t)bytes), "filling memory");
+    return 0;
+}
+
 static const oct_device_kernels table = {
     OCT_VERSION,
     sizeof(oct_optim_slot),
@@ -85,6 +97,8 @@ static const oct_device_kernels table = {
     release,
     upload,
     download,
+    copy,
+    fill,
     cuda_optim_step,
     cuda_optim_measure,
     cuda_optim_squares,

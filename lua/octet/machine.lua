@@ -30,9 +30,9 @@ function M.isa()
   return ffi.string(name_out[0])
 end
 
---- Open a device besides the processor; an error says what is missing. Only the kernels of the
--- optimizers run there yet, in specs.
--- @tparam string name "cuda": the first GPU; "cuda-emu": CUDA's kernels on the processor
+--- Open a device; an error says what is missing. What takes a device's name opens it by itself.
+-- Tensors can lie there, and optimizers step them there; ops take the processor's alone.
+-- @tparam string name "cpu"; "cuda": the first GPU; "cuda-emu": CUDA's kernels on the processor
 -- @treturn string what it is
 function M.open_device(name)
   check(C.oct_device_open(name_out, name), 2)
@@ -112,11 +112,12 @@ local PURPOSES = {
 
 --- Bytes by purpose, exact: parameters, gradients, optimizer_state, activations, workspace, data,
 -- and total.
+-- @tparam[opt="cpu"] string device
 -- @treturn table {now = bytes, peak = bytes} for each
-function M.memory()
+function M.memory(device)
   local accounts = {}
   for name, purpose in pairs(PURPOSES) do
-    check(C.oct_memory(wide_out, wide_out + 1, purpose), 2)
+    check(C.oct_memory(wide_out, wide_out + 1, device or "cpu", purpose), 2)
     accounts[name] = {now = tonumber(wide_out[0]), peak = tonumber(wide_out[1])}
   end
   return accounts

@@ -110,6 +110,7 @@ end
 function File:read(name, into)
   local entry, handle = entry_of(self, name), handle_of(self)
   if type(into) == "cdata" then
+    if into:device() ~= "cpu" then return into:copy_(self:read(name, {dtype = into:dtype()})) end
     call(C.oct_safetensors_read_into, into, handle, entry.index)
     return into
   end
@@ -149,7 +150,8 @@ local function gather(writer, tensors, metadata)
   end
   table.sort(names)
   for _, name in ipairs(names) do
-    call(C.oct_safetensors_writer_add, writer, name, tensors[name])
+    local t = tensors[name]
+    call(C.oct_safetensors_writer_add, writer, name, t:is_released() and t or t:to "cpu")
   end
   for key, value in pairs(metadata) do
     call(C.oct_safetensors_writer_metadata, writer, checked(key, "a metadata key"),

@@ -28,11 +28,13 @@ local PURPOSES = {
   optimizer_state = C.OCT_OPTIMIZER_STATE, activations = C.OCT_ACTIVATIONS,
   workspace = C.OCT_WORKSPACE, data = C.OCT_DATA,
 }
+local DEVICES = {cpu = true, cuda = true, ["cuda-emu"] = true}
 local RELEASED, PARAMETER, REQUIRES_GRAD = 4, 2, 1
 
 -- Buffers for results, made once: ffi.new for each call costs ten times a call.
 local out = ffi.new "oct_tensor *[1]"
 local data_out = ffi.new "void *[1]"
+local name_out = ffi.new "const char *[1]"
 local flag_out = ffi.new "int[1]"
 local dtype_out, ndim_out, size_out = ffi.new "int[1]", ffi.new "int[1]", ffi.new "int64_t[1]"
 local shape_out = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
@@ -68,10 +70,11 @@ local function take()
   return own(out[0])
 end
 
-local function dtype_code(name, op)
+local function dtype_code(name, op, more)
   local code = DTYPES[name or "f32"]
   if not code then
-    error(("%s: no type '%s'; expected f32, f16, bf16, i32 or u8"):format(op, tostring(name)), 3)
+    error(("%s: no type '%s'; expected f32, f16, bf16, i32 or u8%s"):format(op, tostring(name),
+      more or ""), 3)
   end
   return code
 end
@@ -249,12 +252,18 @@ local function has_flag(t, flag)
   return bit.band(flag_out[0], flag) ~= 0
 end
 
+--- @treturn string the device that it lies on: "cpu", "cuda"
+function methods:device()
+  check(C.oct_tensor_device(name_out, self), 2)
+  return ffi.string(name_out[0])
+end
+
 function methods:requires_grad() return has_flag(self, REQUIRES_GRAD) end
 function methods:is_parameter() return has_flag(self, PARAMETER) end
 function methods:is_released() return has_flag(self, RELEASED) end
 
 --- A pointer to the first element (float *, int32_t *, ...; f16 and bf16 as uint16_t *), 0-based,
--- good for as long as the tensor is.
+-- good for as long as the tensor is. An error where it does not lie on the processor.
 -- @treturn cdata
 function methods:data()
   check(C.oct_tensor_data(data_out, self), 2)
@@ -262,10 +271,11 @@ function methods:data()
   return ffi.cast(POINTERS[dtype_out[0]], data_out[0])
 end
 
---- Itself, or f16 and bf16 as f32: to be read, never recorded.
+--- Itself, or f16 and bf16 as f32, and from a device a copy: to be read, never recorded.
 -- @treturn tensor
 function methods:readable()
   local dtype = self:dtype()
+  if self:device() ~= "cpu" then return self:to "cpu":readable() end
   if dtype ~= "f16" and dtype ~= "bf16" then return self end
   check(C.oct_set_grad_enabled(flag_out, 0))
   local before = flag_out[0]
@@ -277,7 +287,6 @@ end
 --- The value of a tensor of one element.
 -- @treturn number
 function methods:item()
-  check(C.oct_tensor_data(data_out, self), 2)
   info(self)
   if size_out[0] ~= 1 then
     error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
@@ -328,11 +337,18 @@ function methods:transpose(a, b)
   return take()
 end
 
---- Converted to another type. A gradient passes from f32 to a bf16 parameter, and no other way.
--- @tparam string dtype
--- @treturn tensor
-function methods:to(dtype)
-  call(C.oct_cast, out, self, dtype_code(dtype, "to"))
+--- Converted to another type, or copied to another device. A gradient passes from f32 to a bf16
+-- parameter, and no other way.
+-- @tparam string what f32, f16, bf16, i32 or u8; or "cpu", "cuda"
+-- @treturn tensor itself where it lies on that device already
+function methods:to(what)
+  if not DEVICES[what] then
+    call(C.oct_cast, out, self, dtype_code(what, "to", " or a device"))
+  elseif self:device() == what then
+    return self
+  else
+    call(C.oct_to_device, out, self, what)
+  end
   return take()
 end
 
@@ -530,6 +546,26 @@ end
 function methods:backward()
   -- Not by way of `call`: half a walk back cannot be made again.
   check(C.oct_backward(self), 2)
+end
+
+--- Move it to another device, its gradient too, as a parameter must be before its optimizer is
+-- made.
+-- @tparam string device
+-- @treturn tensor itself
+function methods:to_(device)
+  if not DEVICES[device] then
+    error(("to_: no device '%s'; expected cpu, cuda or cuda-emu"):format(tostring(device)), 2)
+  end
+  call(C.oct_move, self, device)
+  return self
+end
+
+--- Let a parameter's gradient be what is known from elsewhere.
+-- @tparam tensor gradient f32, of as many elements, on any device; copied
+-- @treturn tensor itself
+function methods:set_grad(gradient)
+  call(C.oct_set_grad, self, gradient)
+  return self
 end
 
 --- @treturn tensor|nil the gradient, nil where there is none yet

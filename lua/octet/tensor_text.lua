@@ -5,12 +5,14 @@ local M = {}
 -- Of a tensor of more elements than this, the first and the last EDGE places of each dimension.
 local WHOLE, EDGE = 1000, 3
 
---- Type and shape in one line: "tensor f32 [2 x 3]".
+--- Type and shape in one line: "tensor f32 [2 x 3]", " on cuda" where it lies there.
 -- @tparam tensor t
 -- @treturn string
 function M.title(t)
   if t:is_released() then return "tensor (released)" end
-  return ("tensor %s [%s]"):format(t:dtype(), table.concat(t:shape(), " x "))
+  local device = t:device()
+  return ("tensor %s [%s]%s"):format(t:dtype(), table.concat(t:shape(), " x "),
+    device == "cpu" and "" or " on " .. device)
 end
 
 --- The places of a dimension that are shown, 0-based, and false where some are left out.

@@ -9,7 +9,7 @@ local tensor = require "octet.tensor"
 describe("a device", function()
   it("that does not exist is refused by name", function()
     assert.has_error(function() machine.open_device "tpu" end,
-      'device: no "tpu"; expected cuda or cuda-emu')
+      'device: no "tpu"; expected cpu, cuda or cuda-emu')
   end)
 
   it("of NVIDIA opens, or one line says what is missing: plug-in, driver or GPU", function()

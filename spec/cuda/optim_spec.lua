@@ -31,9 +31,13 @@ local function describe_device(name, settings)
   end)
 end
 
-describe_device("cuda", {{text = "CUDA", kernels = "device"}})
+describe_device("cuda", {
+  {text = "CUDA", device = "cuda"},
+  {text = "CUDA, state on the processor", device = "cuda", state_device = "cpu"},
+})
 describe_device("cuda-emu", {
-  {text = "emulated CUDA, threads in the reverse order", kernels = "device",
+  {text = "emulated CUDA, everything copied, threads in the reverse order", kernels = "device",
     begin = emulation.reverse},
-  {text = "emulated CUDA", kernels = "device", begin = emulation.usual},
+  {text = "emulated CUDA", device = "cuda-emu", begin = emulation.usual},
+  {text = "emulated CUDA, state on the processor", device = "cuda-emu", state_device = "cpu"},
 })

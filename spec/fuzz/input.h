@@ -41,7 +41,7 @@ static inline void input_close(const input_file *file)
     int64_t live, now, peak;
     input_fail_allocation(0);
     if (oct_live_tensors(&live) != 0 || live != 0) abort();
-    if (oct_memory(&now, &peak, -1) != 0 || now != 0) abort();
+    if (oct_memory(&now, &peak, "cpu", -1) != 0 || now != 0) abort();
     close(file->fd);
 }
 

@@ -43,7 +43,8 @@ function M.forget() drawn = {} end
 
 --- Train a case's parameters for some steps.
 -- @tparam table case
--- @tparam table settings `isa`, `threads`, `kernels`
+-- @tparam table settings `isa`, `threads`, `kernels`; `device`: where the parameters lie;
+-- `state_device`: where the state does
 -- @treturn table bytes of all state and parameters, by name
 -- @treturn {number,...} elements left out, by step
 -- @treturn {number,...} the gradients' norms, by step
@@ -54,12 +55,14 @@ function M.run(case, settings)
   local parameters, left_out, norms = {}, {}, {}
   for i, shape in ipairs(case.shapes or SMALL) do
     local w = tensor.new(shape):normal_(0, 1)
-    parameters[i] = (case.bf16 and w:to "bf16" or w):parameter_()
+    parameters[i] = (case.bf16 and w:to "bf16" or w):parameter_():to_(settings.device or "cpu")
   end
-  local opt = optim[case.name](parameters, case.options):use_kernels(settings.kernels or "usual")
+  local options = {state_device = settings.state_device}
+  for name, value in pairs(case.options) do options[name] = value end
+  local opt = optim[case.name](parameters, options):use_kernels(settings.kernels or "usual")
   for t = 1, case.steps or STEPS do
     for _, w in ipairs(parameters) do
-      gradients.set(w, M.gradient(t, w:size()):reshape(w:shape()))
+      w:set_grad(M.gradient(t, w:size()))
     end
     norms[t] = opt:clip_norm(math.huge)
     left_out[t] = opt:step(t % 2 == 0 and {clip_value = 0.3, grad_scale = 0.7} or nil)

@@ -45,6 +45,7 @@ end
 --- The bytes of a tensor, as a text.
 function M.bytes(t)
   local each = ({f32 = 4, i32 = 4, u8 = 1, bf16 = 2})[t:dtype()]
+  t = t:to "cpu"
   return ffi.string(ffi.cast("const char *", t:data()), t:size() * each)
 end
 

@@ -133,11 +133,12 @@ function Module:eval()
   return self:apply(function(m) rawset(m, "training", false) end)
 end
 
---- Move to a device. The only one of this build is "cpu".
+--- Move all parameters to a device, their gradients too; before an optimizer is made of them. They
+-- can be stepped there; the ops of forward take the processor's tensors alone so far.
+-- @tparam string device "cpu", "cuda"
+-- @treturn Module itself
 function Module:to(device)
-  if device ~= "cpu" then
-    error(("to: no device '%s' in this build; expected cpu"):format(tostring(device)), 2)
-  end
+  for _, p in ipairs(self:named_parameters()) do p.tensor:to_(device) end
   return self
 end
 

@@ -57,7 +57,7 @@ end
 local function add_parameter(self, number, p, group)
   local signed, unsigned = format_of.handles(p.format, p.bits)
   call(C.oct_optim_add, self.handle, p.tensor, p.name, number - 1, p.bits, p.format.block_size,
-    format_of.flags(p.format), signed, unsigned, p.correction_bits)
+    format_of.flags(p.format), signed, unsigned, p.correction_bits, p.state_device)
   self.parameters[#self.parameters + 1] = {
     name = p.name, tensor = p.tensor, elements = p.tensor:size(), bits = p.bits, why = p.why,
     format = p.format, rule = p.core_rule, group = group, correction_bits = p.correction_bits,

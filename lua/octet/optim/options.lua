@@ -17,14 +17,16 @@ local M = {}
 --   bits           of the state: 32, 8 or 4; from parameter to parameter, too
 --   min_8bit_size  a tensor with fewer elements keeps 32-bit state (4096)
 --   correction_bits  of a bf16 parameter: 8 or 16 further bits are kept; 0: it is rounded by chance
+--   state_device   where the state lies: with the parameters, or, where those lie on a device,
+--                  "cpu": each step copies it there and back, and the device holds none
 --   overrides      options of parameters by patterns of their names (octet.optim.patterns): bits,
---                  format, and the format's options
+--                  format, and the format's options, state_device
 local NUMBERS = {"lr", "weight_decay", "decoupled"}
 local COMMON = {"lr", "weight_decay", "decoupled", "bits", "format", "block_size", "map", "sqrt_v",
-  "rounding", "scale", "min_8bit_size", "correction_bits"}
+  "rounding", "scale", "min_8bit_size", "correction_bits", "state_device"}
 local PARAMETER_NAMES = {"tensor", "name", "bits", "lookup"}
 local OVERRIDES = {bits = true, format = true, block_size = true, map = true, sqrt_v = true,
-  rounding = true, scale = true, rule = true, correction_bits = true}
+  rounding = true, scale = true, rule = true, correction_bits = true, state_device = true}
 
 local function show(value)
   return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
@@ -40,6 +42,7 @@ local CHECKS = {
   bits = {"4, 8 or 32", function(x) return x == 4 or x == 8 or x == 32 end},
   min_8bit_size = {"0 or more", function(x) return is_number(x) and x >= 0 end},
   correction_bits = {"0, 8 or 16", function(x) return x == 0 or x == 8 or x == 16 end},
+  state_device = {"the parameters' device, or \"cpu\"", function(x) return type(x) == "string" end},
 }
 
 local function shown_list(x)
@@ -218,6 +221,7 @@ local function settle(parameter, override, group)
   parameter.format = format.resolve({override, own, options}, parameter.bits)
   parameter.correction_bits = override.correction_bits or group.correction_bits
   if parameter.tensor:dtype() ~= "bf16" then parameter.correction_bits = 0 end
+  parameter.state_device = override.state_device or group.state_device
   parameter.rule = override.rule
 end
 
@@ -228,7 +232,7 @@ end
 -- @tparam table rule of octet.optim.rules
 -- @tparam number bits of the state, where nothing else is said
 -- @treturn table groups, each with lr, betas, ... and a list `parameters` of {name, tensor, bits,
--- why, format, correction_bits, rule}
+-- why, format, correction_bits, state_device, rule}
 function M.groups(who, parameters, options, rule, bits)
   if type(parameters) ~= "table" then
     error(("%s: parameters are a %s, expected a list"):format(who, type(parameters)), 0)

@@ -287,12 +287,21 @@ local function writes_of(who, self, own, state, options)
   return writes
 end
 
+-- What is checked and converted lies on the processor, whatever device it comes from.
+local function here(tensors)
+  if type(tensors) ~= "table" then return tensors end
+  local list = {}
+  for name, t in pairs(tensors) do list[name] = tensor.is_tensor(t) and t:to "cpu" or t end
+  return list
+end
+
 local function load(self, state, options)
   local who = ("optim.%s: %s"):format(self.name, options.who or "load")
   if type(state) ~= "table" then error(who .. ": the state is no table", 0) end
   local own = M.read(self).numbers
   check_numbers(who, self, own, state.numbers)
   local groups = options_in(who, self, state.numbers, options)
+  state = {numbers = state.numbers, tensors = here(state.tensors)}
   local writes = writes_of(who, self, own, state, options)
   -- From here on nothing can fail.
   for index, p in ipairs(self.parameters) do

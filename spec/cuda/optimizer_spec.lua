@@ -1,0 +1,215 @@
+-- Optimizers whose parameters lie on a device: where the state lies, what it takes there, and what
+-- is refused. That their steps are right is optim_spec's.
+local bits = require "spec.optim.bits"
+local emulation = require "spec.cuda.emulation"
+local gradients = require "spec.optim.gradients"
+local machine = require "octet.machine"
+local optim = require "octet.optim"
+local scratch = require "spec.scratch"
+local tensor = require "octet.tensor"
+
+local DEVICE = "cuda-emu"
+local ROOM = 2 ^ 24
+
+describe("an optimizer of parameters on a device", function()
+  local is_open, why = pcall(machine.open_device, DEVICE)
+
+  local function spec(title, f)
+    it(title, function()
+      if not is_open then pending(why) end
+      emulation.usual()
+      f()
+    end)
+  end
+
+  teardown(function()
+    if is_open then emulation.usual() end
+    scratch.clean()
+    bits.forget()
+  end)
+
+  local function parameter(size, device)
+    machine.seed(1)
+    return tensor.new({size}):normal_(0, 1):parameter_():to_(device)
+  end
+
+  -- A step with the same random numbers wherever it is made.
+  local function step(opt, w, t)
+    machine.set_random_state {optimizer = 1000 * t}
+    w:set_grad(bits.gradient(t, w:size()))
+    opt:step()
+  end
+
+  local function in_use(device)
+    return machine.memory(device).optimizer_state.now
+  end
+
+  spec("keeps its state beside them, or in the processor's memory, to the byte", function()
+    local w = parameter(5000, DEVICE)
+    collectgarbage()
+    collectgarbage()
+    local there, here = in_use(DEVICE), in_use "cpu"
+    local opt = optim.adam8({w})
+    -- A code for each element and a scale for each 256, of two states.
+    assert.equal(2 * (5000 + 20 * 4), in_use(DEVICE) - there)
+    assert.equal(here, in_use "cpu")
+    assert.equal(DEVICE, opt:state().tensors["1.m"]:device())
+    opt:release()
+    collectgarbage()
+    collectgarbage()
+    assert.equal(there, in_use(DEVICE))
+    opt = optim.adam8({w}, {state_device = "cpu"})
+    assert.equal(there, in_use(DEVICE))
+    assert.equal(2 * (5000 + 20 * 4), in_use "cpu" - here)
+    assert.equal("cpu", opt:state().tensors["1.m"]:device())
+    assert.equal(2 * (5000 + 20 * 4), opt:report().bytes)
+    opt:release()
+  end)
+
+  spec("takes a bounded room there for state that lies here, and makes the same steps", function()
+    -- 9.6 MB of state each: two do not fit into the room at once.
+    local results = {}
+    for i, device in ipairs {"cpu", DEVICE} do
+      local list = {parameter(1200000, device), parameter(1200000, device), parameter(9, device)}
+      machine.reset_peak_memory()
+      local before = machine.memory(DEVICE).workspace.now
+      local opt = optim.adam(list, {state_device = "cpu"})
+      machine.set_random_state {optimizer = 1000}
+      for k, w in ipairs(list) do w:set_grad(tensor.full({w:size()}, k)) end
+      assert.equal(0, opt:step {max_norm = 1})
+      results[i] = gradients.everything(opt, list)
+      if device == DEVICE then
+        local room = machine.memory(DEVICE).workspace.peak - before
+        assert.is_true(room >= 9.6e6 and room <= ROOM, room)
+      end
+      opt:release()
+      assert.equal(before, machine.memory(DEVICE).workspace.now)
+    end
+    for name, text in pairs(results[1]) do assert.is_true(results[2][name] == text, name) end
+  end)
+
+  spec("changes where its state lies at any time, by a parameter's name", function()
+    local expected
+    for _, device in ipairs {"cpu", DEVICE} do
+      local w = parameter(5000, device)
+      local opt = optim.adam8({w})
+      step(opt, w, 1)
+      if device == DEVICE then
+        opt:override {["1"] = {state_device = "cpu"}}
+        assert.equal("cpu", opt:state().tensors["1.m"]:device())
+      end
+      step(opt, w, 2)
+      if device == DEVICE then
+        opt:override {["1"] = {state_device = DEVICE}}
+        assert.equal(DEVICE, opt:state().tensors["1.m"]:device())
+      end
+      step(opt, w, 5)
+      local all = gradients.everything(opt, {w})
+      expected = expected or all
+      assert.same(expected, all)
+    end
+  end)
+
+  spec("saves what one on the processor goes on from, bit for bit, and the other way", function()
+    local path = scratch.folder() .. "/state.safetensors"
+    for _, ways in ipairs {{DEVICE, "cpu"}, {"cpu", DEVICE}} do
+      local w = parameter(5000, ways[1])
+      local opt = optim.adam8({w})
+      step(opt, w, 1)
+      opt:save(path)
+      local other = tensor.new({5000}):copy_(w):parameter_():to_(ways[2])
+      local resumed = optim.adam8({other}):restore(path)
+      step(opt, w, 2)
+      step(resumed, other, 2)
+      assert.same(gradients.everything(opt, {w}), gradients.everything(resumed, {other}))
+    end
+  end)
+
+  spec("tells of its codes", function()
+    local shares = {}
+    for i, device in ipairs {"cpu", DEVICE} do
+      local w = parameter(5000, device)
+      local opt = optim.adam8({w})
+      step(opt, w, 1)
+      shares[i] = opt:report().parameters[1].states
+    end
+    assert.is_true(shares[1][1].zeros > 0)
+    assert.same(shares[1], shares[2])
+  end)
+
+  spec("wants all of them on one device, and its state there or here", function()
+    local here, there = parameter(4, "cpu"), parameter(4, DEVICE)
+    for _, case in ipairs {
+      {function() optim.adam {here, there} end,
+        'optim: parameter "2" lies on cuda-emu and "1" on cpu, expected all on one device'},
+      {function() optim.adam({there}, {state_device = "cuda"}) end,
+        'optim: parameter "1" lies on cuda-emu, and state_device is cuda, expected the same or '
+          .. "cpu"},
+      {function() optim.adam({here}, {state_device = DEVICE}) end,
+        'optim: parameter "1" lies on cpu, and state_device is cuda-emu, expected the same or '
+          .. "cpu"},
+      {function() optim.adam({there}, {state_device = 1}) end,
+        'optim.adam: state_device is 1, expected the parameters\' device, or "cpu"'},
+    } do
+      assert.has_error(case[1], case[2])
+    end
+  end)
+
+  spec("does not follow a parameter that moves, and says so", function()
+    local w = parameter(4, "cpu")
+    local opt = optim.adam {w}
+    w:set_grad(tensor.ones {4})
+    w:to_(DEVICE)
+    assert.has_error(function() opt:step() end, 'optim: parameter "1" lies on cuda-emu, and lay on '
+      .. "cpu when its optimizer was made; move it before")
+  end)
+
+  spec("does not note errors, nor take other kernels", function()
+    local opt = optim.adam8 {parameter(4, DEVICE)}
+    assert.has_error(function() opt:watch(true) end, "optim: how well state is kept is noted on "
+      .. "cpu alone, and the parameters lie on cuda-emu")
+    assert.has_error(function() opt:use_kernels "scalar" end,
+      "optim: the parameters lie on cuda-emu, whose kernels there is no choice of")
+  end)
+
+  -- Muon's and Adafactor's matrices are stepped here, on copies.
+  for _, case in ipairs {
+    {"adam8", {300}, {min_8bit_size = 0}}, {"adam8", {300}, {min_8bit_size = 0, scale = "tensor"}},
+    {"lars", {300}, {}}, {"muon8", {20, 30}, {min_8bit_size = 0}}, {"adafactor", {20, 30}, {}},
+  } do
+    local name, shape, options = unpack(case)
+    spec(("with state here is as it was where a call fails before the step: %s%s"):format(name,
+      options.scale and ", one scale" or ""), function()
+      machine.seed(1)
+      local w = tensor.new(shape):normal_(0, 1):parameter_():to_(DEVICE)
+      options.state_device = "cpu"
+      local opt = optim[name]({w}, options)
+      w:set_grad(bits.gradient(1, w:size()))
+      opt:step()
+      emulation.counts()
+      opt:step()
+      local calls, kept = emulation.counts()
+      -- The step's last calls: a matrix goes back there; else waiting for the launch, the count of
+      -- elements left out, and the state back here.
+      local last = 1
+      if not shape[2] then
+        last = 2
+        for _ in pairs(opt:state().tensors) do last = last + 1 end
+      end
+      assert.is_true(calls > last)
+      for nth = 1, calls do
+        local before = gradients.everything(opt, {w})
+        emulation.fail(nth)
+        local stepped, message = pcall(opt.step, opt)
+        local _, left = emulation.counts()
+        assert.is_false(stepped, "call " .. nth)
+        assert.matches("device: cuda: [^\n]+$", message)
+        assert.equal(kept, left)
+        if nth <= calls - last then
+          assert.same(before, gradients.everything(opt, {w}))
+        end
+        opt:step()
+      end
+    end)
+  end
+end)
