@@ -27,6 +27,7 @@ TORCH = {
     "adagrad": ("torch.Adagrad(fused)", torch.optim.Adagrad, dict(lr=1e-3, fused=True)),
     "rmsprop": ("torch.RMSprop(foreach)", torch.optim.RMSprop, dict(lr=1e-3, foreach=True)),
     "adamax": ("torch.Adamax(foreach)", torch.optim.Adamax, dict(lr=1e-3, foreach=True)),
+    "nadam": ("torch.NAdam(foreach)", torch.optim.NAdam, dict(lr=1e-3, foreach=True)),
     "adafactor": ("torch.Adafactor(foreach)", torch.optim.Adafactor, dict(lr=1e-3, foreach=True)),
     "muon": ("torch.Muon(bf16)", getattr(torch.optim, "Muon", None), dict(lr=1e-3)),
 }

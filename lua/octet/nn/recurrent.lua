@@ -109,6 +109,10 @@ local function init(self, gates, inputs, hidden, options)
 end
 
 --- One layer.
+-- @tparam Recurrent self
+-- @tparam number layer from 1
+-- @tparam tensor x [tokens x width], or of `rows`
+-- @tparam tensor offsets i32 [sequences + 1]
 -- @tparam table initial what of `parts` each sequence starts with
 -- @tparam[opt] tensor rows i32 [tokens]: the row of x that each token is
 -- @tparam[opt] boolean with_each an LSTM's cells behind every token, too

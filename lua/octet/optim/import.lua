@@ -24,7 +24,8 @@ local PYTORCH = {
   adam = {m = "exp_avg", v = "exp_avg_sq"}, adamw = {m = "exp_avg", v = "exp_avg_sq"},
   sgd = {m = "momentum_buffer"}, adagrad = {v = "sum"},
   rmsprop = {v = "square_avg", m = "momentum_buffer", a = "grad_avg"},
-  adamax = {m = "exp_avg", u = "exp_inf"}, muon = {m = "momentum_buffer"},
+  adamax = {m = "exp_avg", u = "exp_inf"}, nadam = {m = "exp_avg", v = "exp_avg_sq"},
+  muon = {m = "momentum_buffer"},
 }
 
 -- The same for bitsandbytes, which stacks ademamix's two means in state1.
@@ -36,8 +37,8 @@ local BITSANDBYTES = {
 
 -- What means that the state is that of a rule we do not have.
 local REFUSED = {max_exp_avg_sq = "AMSGrad"}
--- What is there besides and is no state.
-local IGNORED = {step = true, unorm_vec = true}
+-- What is there besides and is no state; mu_product follows from the steps.
+local IGNORED = {step = true, unorm_vec = true, mu_product = true}
 
 -- ---- what the file holds -----------------------------------------------------------------------
 

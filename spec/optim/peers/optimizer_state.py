@@ -76,6 +76,7 @@ CASES = [
     ("RMSprop, centered", "rmsprop", T.RMSprop, "momentum = 0.9, centered = true",
      {"momentum": 0.9, "centered": True}),
     ("Adamax", "adamax", T.Adamax, "", {}),
+    ("NAdam", "nadam", T.NAdam, "", {}),
 ]
 for bits in ("8bit", "32bit"):
     for name, rule, theirs in (

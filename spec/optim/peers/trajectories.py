@@ -21,7 +21,7 @@ STATES = {
     "adam": {"exp_avg": "m", "exp_avg_sq": "v"}, "sgd": {"momentum_buffer": "m"},
     "adagrad": {"sum": "v"},
     "rmsprop": {"square_avg": "v", "grad_avg": "a", "momentum_buffer": "m"},
-    "adamax": {"exp_avg": "m", "exp_inf": "u"},
+    "adamax": {"exp_avg": "m", "exp_inf": "u"}, "nadam": {"exp_avg": "m", "exp_avg_sq": "v"},
     "adafactor": {"row_var": "row", "col_var": "column", "variance": "row"},
     "muon": {"momentum_buffer": "m"},
 }
@@ -29,7 +29,8 @@ STATES["adamw"] = STATES["adam"]
 CLASSES = {
     "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD,
     "adagrad": torch.optim.Adagrad, "rmsprop": torch.optim.RMSprop,
-    "adamax": torch.optim.Adamax, "adafactor": torch.optim.Adafactor, "muon": torch.optim.Muon,
+    "adamax": torch.optim.Adamax, "nadam": torch.optim.NAdam,
+    "adafactor": torch.optim.Adafactor, "muon": torch.optim.Muon,
 }
 
 
@@ -136,6 +137,12 @@ emit("adamax, weight decay, other betas and eps", "adamax",
      {**LR, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1})
 emit("adamax, decoupled", "adamax", "lr = 1e-2, weight_decay = 0.1, decoupled = true", LR,
      decay=1e-3)
+emit("nadam", "nadam", "lr = 1e-2", LR)
+emit("nadam, weight decay, other betas, eps and momentum_decay", "nadam",
+     "lr = 1e-2, betas = {0.8, 0.95}, eps = 1e-3, weight_decay = 0.1, momentum_decay = 0.1",
+     {**LR, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1, "momentum_decay": 0.1})
+emit("nadam, decoupled", "nadam", "lr = 1e-2, weight_decay = 0.1, decoupled = true",
+     {**LR, "weight_decay": 0.1, "decoupled_weight_decay": True})
 # eps1 means something else in PyTorch (of the root, and a floor): here it is far below everything.
 for SHAPE, WHAT in (((4, 6), "a matrix"), ((6,), "a vector")):
     emit(f"adafactor, {WHAT}", "adafactor", "lr = 1e-2", {**LR, "eps": (1e-30, 1e-3)}, SHAPE)
