@@ -5,6 +5,8 @@
 -- of a batch begin with the same token, so that the padding is walked once for all of them.
 -- @module models.lstm_classifier
 local file = require "octet.file"
+local message = require "octet.message"
+local number = require "octet.number"
 local octet = require "octet"
 
 local nn = octet.nn
@@ -78,8 +80,7 @@ local function described(path)
   end
   for name, range in pairs(SIZES) do
     local x, least, most = built[name], unpack(range)
-    local fits = type(x) == "number" and x >= least and x <= most and x == math.floor(x)
-    if not fits and not (name == "padded" and x == nil) then
+    if not number.is_whole(x, least, most) and not (name == "padded" and x == nil) then
       error(("%s: octet.model.%s is %s, expected a whole number from %d to %d"):format(path, name,
         tostring(x), least, most), 0)
     end
@@ -108,7 +109,7 @@ function M.load(folder)
     bidirectional = b.bidirectional == true, classes = b.classes, padded = b.padded}
   local ok, why = pcall(model.load, model, weights)
   if not ok then
-    error(("%s/model.safetensors: %s"):format(folder, why:gsub("^.-:%d+: ", "")), 0)
+    error(("%s/model.safetensors: %s"):format(folder, message.without_place(why)), 0)
   end
   return model:eval(), vocabulary, {task = own.task, labels = own.labels}
 end

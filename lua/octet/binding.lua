@@ -2,6 +2,7 @@
 -- an error.
 -- @module octet.binding
 local ffi = require "ffi"
+local message = require "octet.message"
 
 -- LuaJIT 2.1.0-beta3 may fold the reading of a C buffer into a later operation, past a call that
 -- writes the buffer anew: stop - start of two readings of a clock was 0. Without that folding it
@@ -78,9 +79,9 @@ end
 local check = M.check
 
 --- What LuaJIT says of an argument that it cannot convert, in our words.
-local function refusal(message)
-  local got = message:match "cannot convert '([^']*)' to 'struct oct_tensor %*'"
-  return got and ("expected a tensor, got a %s"):format(got) or message:gsub("^.-:%d+: ", "")
+local function refusal(text)
+  local got = text:match "cannot convert '([^']*)' to 'struct oct_tensor %*'"
+  return got and ("expected a tensor, got a %s"):format(got) or message.without_place(text)
 end
 
 --- Call a function of the library and raise its error. Where memory has ended, tensors that only

@@ -2,6 +2,7 @@
 -- @module octet.machine
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local number = require "octet.number"
 
 local C, check = binding.C, binding.check
 local M = {}
@@ -79,7 +80,7 @@ function M.random_state()
 end
 
 local function check_random(name, x, low)
-  if type(x) ~= "number" or x ~= math.floor(x) or x < low or x > 2 ^ 53 then
+  if not number.is_whole(x, low) then
     error(("random state: %s is %s, expected a whole number from %d on"):format(name, tostring(x),
       low), 0)
   end

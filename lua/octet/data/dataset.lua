@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local binding = require "octet.binding"
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 local scope = require "octet.scope"
 local tensor = require "octet.tensor"
 local text = require "octet.text"
@@ -182,7 +183,7 @@ local function pack(self, rows, n)
 end
 
 local function check_count(value, name, least)
-  if type(value) ~= "number" or value < least or value ~= math.floor(value) then
+  if not number.is_whole(value, least) then
     error(("batches: %s is %s, expected a whole number from %d on"):format(name, tostring(value),
       least), 3)
   end

@@ -11,6 +11,7 @@
 -- What is assigned to `self` and is a module or a parameter tensor belongs to the tree, under the
 -- name that it was assigned to, in the order of assignment.
 -- @module octet.nn.module
+local number = require "octet.number"
 local tensor = require "octet.tensor"
 
 local Module = {}
@@ -188,7 +189,7 @@ end
 -- @param value
 -- @tparam number level as for error(), seen from the caller
 local function check_size(layer, name, value, level)
-  if type(value) ~= "number" or value < 1 or value ~= math.floor(value) then
+  if not number.is_whole(value, 1) then
     error(("%s: %s is %s, expected a whole number from 1 on"):format(layer, name, tostring(value)),
       level + 1)
   end

@@ -10,6 +10,7 @@
 -- Averages are f32, whatever the weights' type: 4 bytes an element, accounted as optimizer_state.
 -- @module octet.optim.average
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 local scope = require "octet.scope"
 local tensor = require "octet.tensor"
 
@@ -17,17 +18,12 @@ local M = {}
 local Average = {}
 Average.__index = Average
 
-local function is_number(x) return type(x) == "number" and x == x end
-local function is_count(x, least)
-  return is_number(x) and x >= least and x == math.floor(x) and x <= 2 ^ 53
-end
-
-local COUNT = {"a whole number, 0 or more", function(x) return is_count(x, 0) end}
+local COUNT = {"a whole number, 0 or more", function(x) return number.is_whole(x, 0) end}
 local SWITCH = {"true or false", function(x) return type(x) == "boolean" end}
 local CHECKS = {
-  decay = {"a number from 0 to below 1", function(x) return is_number(x) and x >= 0 and x < 1 end},
+  decay = {"a number from 0 to below 1", function(x) return number.within(x, 0, 1) and x < 1 end},
   warmup = SWITCH, debias = SWITCH, start = COUNT,
-  every = {"a whole number, 1 or more", function(x) return is_count(x, 1) end},
+  every = {"a whole number, 1 or more", function(x) return number.is_whole(x, 1) end},
 }
 
 local FLOATS = {f32 = true, f16 = true, bf16 = true}
@@ -209,7 +205,7 @@ end
 -- ---- state -------------------------------------------------------------------------------------
 
 local NUMBERS = {calls = COUNT, updates = COUNT,
-  remains = {"a number from 0 to 1", function(x) return is_number(x) and x >= 0 and x <= 1 end}}
+  remains = {"a number from 0 to 1", function(x) return number.within(x, 0, 1) end}}
 
 --- All that it remembers.
 -- @treturn table `tensors`: the live averages by "PARAMETER.average"; `numbers`: kind, options and

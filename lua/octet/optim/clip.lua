@@ -13,16 +13,13 @@
 -- kept apart, so that a caller can do either.
 -- @module octet.optim.clip
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 
 local M = {}
 local Clip = {}
 Clip.__index = Clip
 
 local NAMES = {"percentile", "window"}
-
-local function is_whole(x, least, most)
-  return type(x) == "number" and x == math.floor(x) and x >= least and x <= most
-end
 
 --- Clipping by percentile.
 -- @tparam[opt] table options `percentile`: 0 to 100, of the norms kept (5; 100 clips nothing, 0
@@ -32,11 +29,11 @@ function M.percentile(options)
   nearest.check_options("clip.percentile", options, NAMES)
   options = options or {}
   local percentile, window = options.percentile or 5, options.window or 100
-  if not is_whole(percentile, 0, 100) then
+  if not number.is_whole(percentile, 0, 100) then
     error(("clip.percentile: percentile is %s, expected a whole number from 0 to 100"):format(
       tostring(percentile)), 0)
   end
-  if not is_whole(window, 1, 1e6) then
+  if not number.is_whole(window, 1, 1e6) then
     error(("clip.percentile: window is %s, expected a whole number from 1 to 1000000"):format(
       tostring(window)), 0)
   end
@@ -99,7 +96,7 @@ end
 local function check_history(self, name, history)
   local who = "clip.percentile: load"
   if type(name) ~= "string" or type(history) ~= "table" or type(history.norms) ~= "table"
-    or not is_whole(history.steps, 0, 2 ^ 53) then
+    or not number.is_whole(history.steps, 0) then
     error(('%s: the history of "%s" lacks steps or norms'):format(who, tostring(name)), 0)
   end
   if #history.norms ~= self.window then
@@ -107,7 +104,7 @@ local function check_history(self, name, history)
       self.window), 0)
   end
   for i, norm in ipairs(history.norms) do
-    if type(norm) ~= "number" or not (norm >= 0 and norm < math.huge) then
+    if not (number.is_finite(norm) and norm >= 0) then
       error(('%s: norm %d of "%s" is %s, expected a number, 0 or more'):format(who, i, name,
         tostring(norm)), 0)
     end

@@ -7,9 +7,9 @@
 --     opt:zero_grad()
 --
 -- There is a constructor for each rule and width: adam, adam8, adam4, adamw, sgd, adagrad, rmsprop,
--- adamax, nadam, lion, lars, lamb, ademamix, muon, adafactor. It takes a list of tensors, of {name=,
--- tensor=, bits=}, or of groups {params = {...}, lr = ..., weight_decay = ..., bits = ...}, and a
--- table of options; docs/optimizers.md says what each is for.
+-- adamax, nadam, lion, lars, lamb, ademamix, muon, adafactor. It takes a list of tensors, of
+-- {name=, tensor=, bits=}, or of groups {params = {...}, lr = ..., weight_decay = ..., bits = ...},
+-- and a table of options; docs/optimizers.md says what each is for.
 --
 -- Options and their defaults are in octet.optim.options and octet.optim.format, what an optimizer
 -- does is in octet.optim.optimizer, learning-rate schedules are in octet.optim.schedule.

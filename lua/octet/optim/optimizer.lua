@@ -6,6 +6,7 @@
 local ffi = require "ffi"
 local binding = require "octet.binding"
 local format_of = require "octet.optim.format"
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local options_of = require "octet.optim.options"
 local rules = require "octet.optim.rules"
@@ -56,8 +57,10 @@ end
 
 local function add_parameter(self, number, p, group)
   local signed, unsigned = format_of.handles(p.format, p.bits)
-  call(C.oct_optim_add, self.handle, p.tensor, p.name, number - 1, p.bits, p.format.block_size,
-    format_of.flags(p.format), signed, unsigned, p.correction_bits, p.state_device)
+  local ok, why = pcall(call, C.oct_optim_add, self.handle, p.tensor, p.name, number - 1, p.bits,
+    p.format.block_size, format_of.flags(p.format), signed, unsigned, p.correction_bits,
+    p.state_device)
+  if not ok then error(message.without_place(why), 0) end
   self.parameters[#self.parameters + 1] = {
     name = p.name, tensor = p.tensor, elements = p.tensor:size(), bits = p.bits, why = p.why,
     format = p.format, rule = p.core_rule, group = group, correction_bits = p.correction_bits,
@@ -274,7 +277,7 @@ local function rebuild(self, lists)
   for i, group in ipairs(self.groups) do
     parameters[i], group.parameters = group.parameters, lists[i]
   end
-  local ok, message = pcall(function()
+  local ok, why = pcall(function()
     build(self)
     require("octet.optim.state").load(self, state,
       {convert = true, options = false, who = "override"})
@@ -291,7 +294,7 @@ local function rebuild(self, lists)
     for _, t in pairs(state.tensors) do C.oct_tensor_free(ffi.gc(t, nil)) end
   end
   if useless ~= self.handle then C.oct_optim_free(ffi.gc(useless, nil)) end
-  if not ok then error(message, 0) end
+  if not ok then error(why, 0) end
 end
 
 --- Other options for parameters, by patterns of their names, at any time: state is converted.

@@ -2,6 +2,7 @@
 -- @module octet.optim.options
 local format = require "octet.optim.format"
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 local patterns = require "octet.optim.patterns"
 local rules = require "octet.optim.rules"
 local tensor = require "octet.tensor"
@@ -32,15 +33,14 @@ local function show(value)
   return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
 end
 
-local function is_number(x) return type(x) == "number" and x == x end
-local function not_negative(x) return is_number(x) and x >= 0 and x < math.huge end
+local function not_negative(x) return number.is_finite(x) and x >= 0 end
 
 local CHECKS = {
   lr = {"0 or more", not_negative},
   weight_decay = {"0 or more", not_negative},
   decoupled = {"true or false", function(x) return type(x) == "boolean" end},
   bits = {"4, 8 or 32", function(x) return x == 4 or x == 8 or x == 32 end},
-  min_8bit_size = {"0 or more", function(x) return is_number(x) and x >= 0 end},
+  min_8bit_size = {"0 or more", function(x) return number.within(x, 0) end},
   correction_bits = {"0, 8 or 16", function(x) return x == 0 or x == 8 or x == 16 end},
   state_device = {"the parameters' device, or \"cpu\"", function(x) return type(x) == "string" end},
 }

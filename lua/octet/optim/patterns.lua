@@ -1,6 +1,7 @@
 --- Options of parameters by patterns of their names: what `{["%.bias$"] = {bits = 32}}` means for
 -- each parameter of a model.
 -- @module octet.optim.patterns
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 
 local M = {}
@@ -44,7 +45,7 @@ local function matches(who, pattern, name)
   local ok, found = pcall(string.find, name, pattern)
   if not ok then
     error(('%s: pattern "%s" is malformed: %s'):format(who, pattern,
-      tostring(found):gsub("^.-:%d+: ", "")), 0)
+      message.without_place(found)), 0)
   end
   return found ~= nil
 end

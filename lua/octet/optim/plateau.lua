@@ -6,6 +6,7 @@
 --     factor:update(scores.accuracy)          -- after each evaluation
 -- @module octet.optim.plateau
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 
 local M = {}
 local Plateau = {}
@@ -27,17 +28,16 @@ M.DEFAULTS = {
 local NAMES = {"mode", "factor", "patience", "threshold", "threshold_mode", "cooldown",
   "min_factor", "warmup_steps"}
 
-local function is_number(x) return type(x) == "number" and x == x and math.abs(x) < math.huge end
+local is_finite = number.is_finite
 
-local COUNT = {"a whole number, 0 or more",
-  function(x) return is_number(x) and x >= 0 and x == math.floor(x) end}
+local COUNT = {"a whole number, 0 or more", function(x) return number.is_whole(x, 0) end}
 local CHECKS = {
   mode = {'"min" or "max"', function(x) return x == "min" or x == "max" end},
   threshold_mode = {'"rel" or "abs"', function(x) return x == "rel" or x == "abs" end},
   factor = {"a number above 0 and below 1",
-    function(x) return is_number(x) and x > 0 and x < 1 end},
-  min_factor = {"a number from 0 to 1", function(x) return is_number(x) and x >= 0 and x <= 1 end},
-  threshold = {"a number, 0 or more", function(x) return is_number(x) and x >= 0 end},
+    function(x) return is_finite(x) and x > 0 and x < 1 end},
+  min_factor = {"a number from 0 to 1", function(x) return number.within(x, 0, 1) end},
+  threshold = {"a number, 0 or more", function(x) return is_finite(x) and x >= 0 end},
   patience = COUNT, cooldown = COUNT, warmup_steps = COUNT,
 }
 
@@ -71,7 +71,7 @@ function Plateau:__call(done)
 end
 
 local function is_better(o, value, best)
-  if not best or not is_number(value) then return is_number(value) end
+  if not best or not is_finite(value) then return is_finite(value) end
   local sign = o.mode == "min" and -1 or 1
   if o.threshold_mode == "abs" then return sign * value > sign * best + o.threshold end
   return sign * value > sign * (best * (1 + sign * o.threshold))

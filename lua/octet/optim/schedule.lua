@@ -9,18 +9,18 @@
 -- many steps, and what the schedule's name says comes after that.
 -- @module octet.optim.schedule
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 local plateau = require "octet.optim.plateau"
 
 local M = {}
 
-local function is_number(x) return type(x) == "number" and x == x and math.abs(x) < math.huge end
+local is_finite = number.is_finite
 
-local COUNT = {"a whole number, 0 or more",
-  function(x) return is_number(x) and x >= 0 and x == math.floor(x) end}
-local PART = {"a number from 0 to 1", function(x) return is_number(x) and x >= 0 and x <= 1 end}
-local DIVISOR = {"a number, 1 or more", function(x) return is_number(x) and x >= 1 end}
+local COUNT = {"a whole number, 0 or more", function(x) return number.is_whole(x, 0) end}
+local PART = {"a number from 0 to 1", function(x) return number.within(x, 0, 1) end}
+local DIVISOR = {"a number, 1 or more", function(x) return is_finite(x) and x >= 1 end}
 local SWITCH = {"true or false", function(x) return type(x) == "boolean" end}
-local POSITIVE = {"a number above 0", function(x) return is_number(x) and x > 0 end}
+local POSITIVE = {"a number above 0", function(x) return is_finite(x) and x > 0 end}
 
 local ANNEALING = {
   cos = function(from, to, part) return to + (from - to) / 2 * (math.cos(math.pi * part) + 1) end,

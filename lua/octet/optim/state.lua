@@ -11,6 +11,7 @@ local ffi = require "ffi"
 local binding = require "octet.binding"
 local convert = require "octet.optim.convert"
 local layout_of = require "octet.optim.layout"
+local number = require "octet.number"
 local options_of = require "octet.optim.options"
 local scope = require "octet.scope"
 local tensor = require "octet.tensor"
@@ -112,7 +113,7 @@ end
 
 local function check_steps(who, steps)
   for name, count in pairs(steps) do
-    if type(count) ~= "number" or count ~= math.floor(count) or count < 0 or count > 2 ^ 53 then
+    if not number.is_whole(count, 0) then
       error(("%s: steps of parameter %s is %s, expected a whole number, 0 or more")
         :format(who, name, tostring(count)), 0)
     end

@@ -4,6 +4,7 @@
 -- @module octet.train.model_folder
 local file = require "octet.file"
 local json = require "octet.json"
+local number = require "octet.number"
 local safetensors = require "octet.safetensors"
 
 local M = {}
@@ -65,10 +66,6 @@ function M.recipe(folder)
   return type(own) == "table" and own.recipe or nil
 end
 
-local function whole(value, least, most)
-  return type(value) == "number" and value % 1 == 0 and value >= least and value <= most
-end
-
 --- What config.json says of a classifier. Files from elsewhere are checked, and their own ways
 -- (no "octet", classes without names) are understood.
 -- @tparam string folder
@@ -105,7 +102,7 @@ function M.describe(folder)
   return {
     classes = classes, labels = not regression and labels or nil,
     pooling = (own.pooling == "mean" or own.pooling == "cls") and own.pooling or "cls",
-    max_length = whole(own.max_length, 3, 2^20) and own.max_length or nil,
+    max_length = number.is_whole(own.max_length, 3, 2^20) and own.max_length or nil,
     task = type(own.task) == "string" and own.task or nil,
     pair = pair,
   }
