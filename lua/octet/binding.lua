@@ -84,15 +84,16 @@ local function refusal(text)
   return got and ("expected a tensor, got a %s"):format(got) or message.without_place(text)
 end
 
---- Call a function of the library and raise its error. Where memory has ended, tensors that only
--- the garbage collector knows of are freed first and the call is made once more.
+--- Call a function of the library and raise its error. Where memory has ended, the processor's or a
+-- device's, tensors that only the garbage collector knows of are freed first and the call is made
+-- once more.
 -- @param f a function of the library
 -- @param ... its arguments
 local function call(f, ...)
   local ok, status = pcall(f, ...)
   if not ok then error(refusal(status), 3) end
   if status == 0 then return end
-  if M.last_error():find("out of memory: ", 1, true) then
+  if M.last_error():find("out of memory", 1, true) then
     collectgarbage()
     collectgarbage()
     status = f(...)

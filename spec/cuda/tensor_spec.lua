@@ -203,22 +203,38 @@ describe("a tensor on a device", function()
   spec("loses nothing where a call of the runtime fails", function()
     local w = tensor.from {1, 2, 3}:parameter_()
     w:set_grad(tensor.from {4, 5, 6})
+    collectgarbage()
+    collectgarbage()
     local _, kept = emulation.counts()
-    for _, case in ipairs {
-      {calls = 4, call = function() w:to_(DEVICE) end},
-      {calls = 2, call = function() return w:to(DEVICE) end},
-    } do
-      for nth = 1, case.calls do
-        emulation.fail(nth)
-        local done, message = pcall(case.call)
-        local _, left = emulation.counts()
-        assert.is_false(done, "call " .. nth)
-        assert.matches("device: cuda: [^\n]+$", message)
+    -- Its value is allocated and copied, and then its gradient.
+    for nth = 1, 4 do
+      emulation.fail(nth)
+      local moved, message = pcall(w.to_, w, DEVICE)
+      local _, left = emulation.counts()
+      if nth % 2 == 0 then
+        assert.is_false(moved)
+        assert.matches("device: cuda: copying to the GPU: [^\n]+$", message)
+        assert.equal("cpu", w:device())
         assert.equal(kept, left)
-        assert.same({1, 2, 3}, w:totable())
-        assert.same({4, 5, 6}, w:grad():totable())
+      else
+        assert.is_true(moved, message)
+        w:to_ "cpu"
       end
+      assert.same({1, 2, 3}, w:totable())
+      assert.same({4, 5, 6}, w:grad():totable())
     end
+  end)
+
+  spec("has memory that ends only when what the collector knows of is freed", function()
+    local x = tensor.ones {3}
+    collectgarbage()
+    collectgarbage()
+    local _, kept = emulation.counts()
+    for _ = 1, 5 do x:to(DEVICE) end
+    emulation.fail(1)
+    local there = x:to(DEVICE)
+    assert.equal(kept + 1, select(2, emulation.counts()))
+    assert.same({1, 1, 1}, there:totable())
   end)
 
   spec("gives its memory back where the processor's ends", function()
