@@ -66,26 +66,35 @@ describe("an optimizer of parameters on a device", function()
     opt:release()
   end)
 
-  spec("takes a bounded room there for state that lies here, and makes the same steps", function()
-    -- 9.6 MB of state each: two do not fit into the room at once.
-    local results = {}
-    for i, device in ipairs {"cpu", DEVICE} do
+  spec("takes a bounded room there for what lies here, and makes the same steps", function()
+    -- 9.6 MB each of states, or of parameter and gradient: two do not fit into the room at once.
+    -- Clipping and LAMB sum over all elements first.
+    local expected, norm, left_out
+    for _, case in ipairs {{"cpu", "usual", 0, 0}, {DEVICE, "usual", 9.6e6, ROOM},
+      {"cpu", "device", 19.2e6, 19.3e6}} do
+      local device, kernels, least, most = unpack(case)
       local list = {parameter(1200000, device), parameter(1200000, device), parameter(9, device)}
       machine.reset_peak_memory()
       local before = machine.memory(DEVICE).workspace.now
-      local opt = optim.adam(list, {state_device = "cpu"})
-      machine.set_random_state {optimizer = 1000}
-      for k, w in ipairs(list) do w:set_grad(tensor.full({w:size()}, k)) end
-      assert.equal(0, opt:step {max_norm = 1})
-      results[i] = gradients.everything(opt, list)
-      if device == DEVICE then
-        local room = machine.memory(DEVICE).workspace.peak - before
-        assert.is_true(room >= 9.6e6 and room <= ROOM, room)
+      local opt = optim.lamb(list, {state_device = "cpu"}):use_kernels(kernels)
+      for k, w in ipairs(list) do
+        local g = tensor.full({w:size()}, k / 1000)
+        g:data()[k] = 0 / 0
+        w:set_grad(g)
       end
+      local seen_norm, not_finite = opt:clip_norm(math.huge)
+      opt:clip_norm(1)
+      local left = opt:step()
+      local all = gradients.everything(opt, list)
+      expected, norm, left_out = expected or all, norm or seen_norm, left_out or left
+      for name, text in pairs(expected) do assert.is_true(all[name] == text, name) end
+      assert.equal(norm, seen_norm)
+      assert.same({3, 3, left_out}, {not_finite, left, left})
+      local room = machine.memory(DEVICE).workspace.peak - before
+      assert.is_true(room >= least and room <= most, room)
       opt:release()
       assert.equal(before, machine.memory(DEVICE).workspace.now)
     end
-    for name, text in pairs(results[1]) do assert.is_true(results[2][name] == text, name) end
   end)
 
   spec("changes where its state lies at any time, by a parameter's name", function()

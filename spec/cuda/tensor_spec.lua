@@ -154,6 +154,15 @@ describe("a tensor on a device", function()
     assert.error_matches(function() (w * 2):to_(DEVICE) end, "is an op's result, or has views")
   end)
 
+  spec("moves as a part whose whole is gone", function()
+    local part
+    scope.scope(function()
+      part = tensor.from {1, 2, 3, 4}:rows(3, 2):keep()
+    end)
+    assert.same({3, 4}, part:to_(DEVICE):totable())
+    assert.same({3, 4}, part:to_ "cpu":totable())
+  end)
+
   spec("goes nowhere by a name that is none", function()
     local x = tensor.ones {2}
     assert.error_matches(function() return x:to "gpu" end,

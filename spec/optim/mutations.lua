@@ -5,17 +5,19 @@
 --     luajit spec/optim/mutations.lua --list           their names; are their texts there?
 --
 -- Each is made in a copy of the tree in a scratch folder, which is built and whose specs under
--- spec/optim are run: first the one that ought to notice, then all. Exit status 1 where one
--- survives, 2 where a mutation's text is not found, or does not build. --with COMMAND: run builds
--- and specs by it.
+-- spec/optim, or spec/cuda, are run: first the one that ought to notice, then all. Exit status 1
+-- where one survives, 2 where a mutation's text is not found, or does not build. --with COMMAND:
+-- run builds and specs by it.
 --
 -- Where a kernel has a scalar twin the twin is broken alike, so that comparing the two is not
 -- enough.
 
 local OPTIM, REF = "kernels/cpu/optim.c", "kernels/cpu/optim_ref.c"
 local STEP, MAP = "core/optim_step.c", "core/map.c"
+local DEVICE = "core/optim_device.c"
 
--- {name, spec that ought to notice, {file, text that occurs once, what stands in its place}, ...}
+-- {name, spec that ought to notice (under spec/optim, or FOLDER/NAME), {file, text that occurs once,
+-- what stands in its place}, ...}
 local MUTATIONS = {
   {"a wrong bias correction", "adam",
     {"kernels/rules/adam.h", "(float)(1 / sqrt(1 - oct_power(beta2, in->step)))",
@@ -111,6 +113,28 @@ local MUTATIONS = {
   {"state restored without squaring its roots", "state",
     {"lua/octet/optim/convert.lua",
       'if kind.kind == "square" and layout.sqrt_v then t = t * t end', ""}},
+  {"a device's state not copied back", "cuda/optimizer",
+    {DEVICE, "back && s->writes}", "0}"}},
+  {"one map for all on a device", "cuda/optimizer",
+    {DEVICE, "if (s->maps[i].here == map)", "if (s->maps[i].here)"}},
+  {"room on a device too small", "cuda/optimizer",
+    {DEVICE, "if (bytes > most) most = bytes;", "if (bytes > most) most = bytes / 2;"}},
+  {"state on a device all at once", "cuda/optimizer",
+    {DEVICE, "if (p.end > first && s->used > STAGE_BYTES) break;", ""}},
+  {"squares of a device's parts in one place", "cuda/optimizer",
+    {DEVICE, "r->sums + first", "r->sums"}},
+  {"measures of a device's parts in one place", "cuda/optimizer",
+    {DEVICE, "r->measures + first", "r->measures"}},
+  {"elements left out of a device's last part alone", "cuda/optimizer",
+    {DEVICE, "*r->left_out += left_out;", "*r->left_out = left_out;"}},
+  {"a device's matrix without its step", "cuda/optim",
+    {DEVICE, "OCT_TRY(oct_copy(m->parameter, here->parameter));", ""}},
+  {"a tensor's scale not kept on a device", "cuda/optim",
+    {STEP, "OCT_TRY(oct_device_copy(s->state[j].absmax",
+      "if (!s->states_there)\n"
+      .. "                OCT_TRY(oct_device_copy(s->state[j].absmax"}},
+  {"a parameter moved from under its optimizer", "cuda/optimizer",
+    {STEP, "if (p->storage->device != o->device)", "if (0)"}},
 }
 
 local function read(path)
@@ -199,10 +223,10 @@ io.stdout:setvbuf "line"
 if not run(("tar -C %s --exclude=./.git --exclude='./build*' --exclude=./runs -cf - . "
     .. "| tar -C %s -xf -"):format(quoted(root), quoted(scratch)))
   or not in_scratch("cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release "
-    .. "-DCMAKE_C_FLAGS_RELEASE=-O1", "configure.log") or not build() then
+    .. "-DCMAKE_C_FLAGS_RELEASE=-O1 -DOCTET_CUDA_EMU=ON", "configure.log") or not build() then
   fail("the tree does not build; see " .. scratch)
 end
-if not specs "spec/optim" then
+if not specs "spec/optim spec/cuda" then
   fail(("%s fails without any mutation; see %s"):format(what_failed(), scratch))
 end
 
@@ -212,10 +236,11 @@ for _, m in ipairs(MUTATIONS) do
     local originals, texts = files_of(m, scratch)
     for path, text in pairs(texts) do write(path, text) end
     if not build() then fail(("%s: does not build; see %s"):format(m[1], scratch)) end
-    local first = "spec/optim/" .. m[2] .. "_spec.lua"
+    local folder = "spec/" .. (m[2]:match "^(.*)/" or "optim")
+    local first = ("%s/%s_spec.lua"):format(folder, m[2]:match "[^/]*$")
     local f = io.open(scratch .. "/" .. first)
     if f then f:close() end
-    local killed = f and not specs(first) or not specs "spec/optim"
+    local killed = f and not specs(first) or not specs(folder)
     count, survived = count + 1, survived + (killed and 0 or 1)
     print(("%-50s %s"):format(m[1], killed and "killed by " .. what_failed() or "SURVIVED"))
     for path, text in pairs(originals) do write(path, text) end
