@@ -16,8 +16,8 @@ local OPTIM, REF = "kernels/cpu/optim.c", "kernels/cpu/optim_ref.c"
 local STEP, MAP = "core/optim_step.c", "core/map.c"
 local DEVICE = "core/optim_device.c"
 
--- {name, spec that ought to notice (under spec/optim, or FOLDER/NAME), {file, text that occurs once,
--- what stands in its place}, ...}
+-- {name, spec that ought to notice (under spec/optim, or FOLDER/NAME), {file, text that occurs
+-- once, what stands in its place}, ...}
 local MUTATIONS = {
   {"a wrong bias correction", "adam",
     {"kernels/rules/adam.h", "(float)(1 / sqrt(1 - oct_power(beta2, in->step)))",
