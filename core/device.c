@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,15 +45,13 @@ static int number_of(int *device, const char *name)
     return oct_fail("device: no \"%s\"; expected cpu, cuda or cuda-emu", name);
 }
 
-/* The folder that this library was loaded from, with a slash at its end. */
-static int own_folder(char *folder, size_t bytes)
+/* The folder that this library was loaded from, with a slash at its end. folder[PATH_MAX] */
+static int own_folder(char *folder)
 {
     Dl_info info;
-    if (dladdr((void *)oct_device_open, &info) == 0 || !info.dli_fname)
+    if (dladdr((void *)oct_device_open, &info) == 0 || !realpath(info.dli_fname, folder))
         return oct_fail("device: the folder of liboctet.so is not known");
-    const char *slash = strrchr(info.dli_fname, '/');
-    int length = slash ? (int)(slash - info.dli_fname) + 1 : 0;
-    snprintf(folder, bytes, "%.*s", length, info.dli_fname);
+    strrchr(folder, '/')[1] = 0;
     return 0;
 }
 
@@ -66,8 +65,8 @@ static int fits(const oct_device_kernels *device)
 
 static int load(const oct_device_kernels **device, const char *name, const char *option)
 {
-    char folder[PATH_MAX - 64], path[PATH_MAX];
-    OCT_TRY(own_folder(folder, sizeof folder));
+    char folder[PATH_MAX], path[PATH_MAX + 64];
+    OCT_TRY(own_folder(folder));
     snprintf(path, sizeof path, "%sliboctet-%s.so", folder, name);
     if (access(path, F_OK) != 0)
         return oct_fail("device: \"%s\" needs liboctet-%s.so beside liboctet.so, and %s is not "

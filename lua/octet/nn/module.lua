@@ -11,6 +11,7 @@
 -- What is assigned to `self` and is a module or a parameter tensor belongs to the tree, under the
 -- name that it was assigned to, in the order of assignment.
 -- @module octet.nn.module
+local message = require "octet.message"
 local number = require "octet.number"
 local tensor = require "octet.tensor"
 
@@ -139,7 +140,10 @@ end
 -- @tparam string device "cpu", "cuda"
 -- @treturn Module itself
 function Module:to(device)
-  for _, p in ipairs(self:named_parameters()) do p.tensor:to_(device) end
+  for _, p in ipairs(self:named_parameters()) do
+    local ok, why = pcall(p.tensor.to_, p.tensor, device)
+    if not ok then error(message.without_place(why), 2) end
+  end
   return self
 end
 
