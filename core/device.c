@@ -59,6 +59,7 @@ static int own_folder(char *folder)
 static int fits(const oct_device_kernels *device)
 {
     return strcmp(device->version, OCT_VERSION) == 0 &&
+           device->table_bytes == (int64_t)sizeof *device &&
            device->slot_bytes == (int64_t)sizeof(oct_optim_slot) &&
            device->map_bytes == (int64_t)sizeof(oct_map) && device->arithmetics == OCT_ARITHMETICS;
 }

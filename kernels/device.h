@@ -17,7 +17,7 @@ extern "C" {
 typedef struct oct_device_kernels {
     /* What both sides must agree upon, since they are two files. */
     const char *version;
-    int64_t slot_bytes, map_bytes;
+    int64_t table_bytes, slot_bytes, map_bytes;
     int32_t arithmetics;
 
     /* Until the next failure. */
