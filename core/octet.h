@@ -97,15 +97,17 @@ int oct_tensor_free(oct_tensor *tensor);
  * released. */
 int oct_tensor_info(int *dtype, int *ndim, int64_t *shape, int64_t *size, int *flags,
                     oct_tensor *tensor);
-/* The first element; valid while the tensor is alive. Counts as a write, since it may be one. An
- * error where it lies on a device. */
+/* The first element; valid while the tensor is alive and does not move. Counts as a write, since it
+ * may be one. An error where it lies on a device. */
 int oct_tensor_data(void **data, oct_tensor *tensor);
 /* The device that a tensor lies on. Ops take tensors of the processor alone; on any device there
  * are views, copies, gradients from elsewhere (oct_set_grad) and the optimizers. */
 int oct_tensor_device(const char **name, oct_tensor *tensor);
 /* A copy on a device; never recorded. */
 int oct_to_device(oct_tensor **out, oct_tensor *x, const char *device);
-/* Move x itself there, with its gradient: it has its storage for itself, no view has a part. */
+/* Move x itself there, with its gradient. It has its storage for itself: no view has a part, and
+ * nothing that is recorded. A gradient moves with its parameter, an optimizer's state not at all.
+ */
 int oct_move(oct_tensor *x, const char *device);
 /* Views on the same storage: another shape of the same size; rows first .. first + count - 1. */
 int oct_reshape(oct_tensor **out, oct_tensor *x, int ndim, const int64_t *shape);

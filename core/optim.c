@@ -209,6 +209,10 @@ static int check_parameter(const oct_optim *o, const oct_tensor *p, const char *
     if (!p->is_parameter)
         return oct_fail("optim: tensor \"%s\" %s is no parameter; call :parameter_() on it", name,
                         oct_shape_text(p));
+    if (p->storage->device != OCT_CPU && (o->errors || o->kernels != OCT_KERNELS_USUAL))
+        return oct_fail("optim: parameter \"%s\" lies on %s, and the optimizer is watched, or has "
+                        "kernels of its own, which cpu alone does",
+                        name, oct_device_name(p->storage->device));
     if (o->count > 0 && p->storage->device != o->device)
         return oct_fail("optim: parameter \"%s\" lies on %s and \"%s\" on %s, expected all on one "
                         "device",

@@ -82,7 +82,8 @@ void oct_optim_load_param(float *y, const oct_optim_slot *slot);
 void oct_optim_load_gradient(float *y, const oct_optim *o, const oct_optim_member *m,
                              const oct_optim_slot *slot, oct_step_scale scale);
 /* As in kernels/kernels.h, by the device that makes the optimizer's steps (core/optim_device.c),
- * for work that is not empty. Where memory for it ends, nothing has changed. */
+ * for work that is not empty. Where memory for it ends, nothing has changed; where the
+ * device itself fails, some parameters may have been stepped. */
 int oct_optim_device_step(int64_t *left_out, oct_optim *o, const oct_optim_work *work);
 int oct_optim_device_measure(oct_optim_measure *measures, oct_optim *o, const oct_optim_work *work);
 int oct_optim_device_squares(double *sums, int64_t *not_finite, oct_optim *o,

@@ -28,7 +28,8 @@ typedef struct copy {
 typedef struct stage {
     const oct_device_kernels *device;
     int with_states, writes;       /* what the work is */
-    oct_optim_slot *slots;
+    oct_optim_slot *slots;         /* as they lie there, and their pieces */
+    oct_optim_piece *pieces;
     copy *copies;
     int64_t copy_count, used;
     char *room;                    /* NULL: what is needed is only added up, in `used` */
@@ -43,15 +44,21 @@ static int number_bytes(int format) { return format == OCT_NUMBER_BF16 ? 2 : 4; 
 
 /* ---- copying there --------------------------------------------------------------------------- */
 
+/* The next bytes of the room; NULL where what is needed is only added up. */
+static void *take_room(stage *s, int64_t bytes)
+{
+    int64_t at = s->used;
+    s->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return s->room ? s->room + at : NULL;
+}
+
 /* Where here[bytes] lies on the device; NULL is NULL. */
 static int put(void **place, stage *s, const void *here, int64_t bytes, int back)
 {
     *place = NULL;
     if (!here) return 0;
-    int64_t at = s->used;
-    s->used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    *place = take_room(s, bytes);
     if (!s->room) return 0;
-    *place = s->room + at;
     s->copies[s->copy_count++] = (copy){*place, (void *)here, bytes, back && s->writes};
     if (s->device->upload(*place, here, bytes) != 0) return oct_device_fail(s->device);
     return 0;
@@ -124,23 +131,64 @@ typedef struct part {
     int64_t first, end;
 } part;
 
-/* The part that begins with piece `first`: as many slots as STAGE_BYTES hold, or one. *bytes: what
- * they need. */
-static part part_from(int64_t *bytes, stage *s, const oct_optim_work *work, int64_t first)
+/* What the work is, and where its results go. */
+typedef struct results {
+    int64_t *left_out;             /* NULL: nobody wants to know */
+    oct_optim_measure *measures;   /* these two by piece; NULL where the work is another */
+    double *sums;
+    int of_params;
+} results;
+
+static size_t result_bytes(const results *r)
+{
+    return r->measures ? sizeof *r->measures : r->sums ? sizeof *r->sums : 0;
+}
+
+static void begin(stage *s, char *room)
+{
+    s->room = room;
+    s->used = s->map_count = s->copy_count = 0;
+}
+
+/* The part that begins with piece `first`: as many slots as STAGE_BYTES hold, or one. */
+static part part_from(stage *s, const oct_optim_work *work, int64_t first)
 {
     int64_t pieces = work->units[work->unit_count];
     part p = {first, first};
-    s->room = NULL;
-    s->used = s->map_count = 0;
-    *bytes = 0;
+    begin(s, NULL);
     while (p.end < pieces) {
         int64_t k = work->pieces[p.end].slot;
-        (void)put_slot(s->slots + k, s, work->slots + k);
+        (void)put_slot(s->slots, s, work->slots + k);
         if (p.end > first && s->used > STAGE_BYTES) break;
-        *bytes = s->used;
         while (p.end < pieces && work->pieces[p.end].slot == k) p.end++;
     }
     return p;
+}
+
+/* A part's work, with places for its results. */
+typedef struct work_there {
+    oct_device_work work;
+    void *left_out, *results;
+} work_there;
+
+static int put_part(work_there *to, stage *s, const oct_optim_work *work, part p,
+                    const results *r)
+{
+    int64_t count = p.end - p.first, slots = 0;
+    void *slots_there, *pieces_there;
+    for (int64_t i = p.first; i < p.end; i++) {
+        oct_optim_piece piece = work->pieces[i];
+        if (i == p.first || piece.slot != work->pieces[i - 1].slot)
+            OCT_TRY(put_slot(s->slots + slots++, s, work->slots + piece.slot));
+        piece.slot = slots - 1;
+        s->pieces[i - p.first] = piece;
+    }
+    OCT_TRY(put(&slots_there, s, s->slots, slots * (int64_t)sizeof *s->slots, 0));
+    OCT_TRY(put(&pieces_there, s, s->pieces, count * (int64_t)sizeof *s->pieces, 0));
+    to->work = (oct_device_work){slots_there, pieces_there, count};
+    to->left_out = take_room(s, sizeof(uint64_t));
+    to->results = take_room(s, count * (int64_t)result_bytes(r));
+    return 0;
 }
 
 static int reserve(oct_optim *o, int device, int64_t bytes)
@@ -161,77 +209,62 @@ void oct_optim_free_stage(oct_optim *o)
     o->stage_bytes = 0;
 }
 
-static int64_t slots_of(const oct_optim_work *work)
+/* Memory for all parts, and room on the device for the one that needs most. */
+static int prepare(stage *s, oct_optim *o, int device, const oct_optim_work *work,
+                   const results *r)
 {
-    return work->pieces[work->units[work->unit_count] - 1].slot + 1;
-}
-
-/* Memory for all parts, and room on the device for the largest of them. */
-static int prepare(stage *s, oct_optim *o, int device, const oct_optim_work *work)
-{
-    int64_t slots = slots_of(work), most = 0, bytes;
+    int64_t pieces = work->units[work->unit_count], most = 0;
+    int64_t slots = work->pieces[pieces - 1].slot + 1;
+    work_there there;
     s->device = oct_device_kernels_of(device);
-    s->slots = oct_calloc((size_t)slots, sizeof *s->slots);
-    s->copies = oct_malloc((size_t)(slots * COPIES_OF_SLOT) * sizeof *s->copies);
-    if (!s->slots || !s->copies) return -1;
-    for (part p = {0}; p.end < work->units[work->unit_count];) {
-        p = part_from(&bytes, s, work, p.end);
-        if (bytes > most) most = bytes;
+    s->slots = oct_malloc((size_t)slots * sizeof *s->slots);
+    s->pieces = oct_malloc((size_t)pieces * sizeof *s->pieces);
+    s->copies = oct_malloc((size_t)(slots * COPIES_OF_SLOT + 2) * sizeof *s->copies);
+    if (!s->slots || !s->pieces || !s->copies) return -1;
+    for (part p = {0}; p.end < pieces;) {
+        p = part_from(s, work, p.end);
+        begin(s, NULL);
+        (void)put_part(&there, s, work, p, r);
+        if (s->used > most) most = s->used;
     }
-    return most > 0 ? reserve(o, device, most) : 0;
+    return reserve(o, device, most);
 }
 
-typedef struct results {
-    int64_t *left_out;
-    oct_optim_measure *measures;   /* these two by piece */
-    double *sums;
-    int of_params;
-} results;
-
-static int launch(const results *r, const stage *s, const oct_optim_work *work, int64_t first)
+static int launch(const results *r, const stage *s, const work_there *there, int64_t first)
 {
     const oct_device_kernels *d = s->device;
-    int64_t left_out = 0;
-    int status;
-    if (r->measures)
-        status = d->optim_measure(r->measures + first, work);
-    else if (r->sums)
-        status = d->optim_squares(r->sums + first, &left_out, work, r->of_params);
-    else
-        status = d->optim_step(&left_out, work);
-    if (status != 0) return oct_device_fail(d);
-    if (r->left_out) *r->left_out += left_out;
-    return 0;
-}
-
-static int run_part(const results *r, stage *s, const oct_optim *o, const oct_optim_work *work,
-                    part p)
-{
-    const int64_t units[] = {0, p.end - p.first};
-    const oct_optim_work there = {
-        .slots = s->slots, .pieces = work->pieces + p.first, .units = units, .unit_count = 1,
-    };
-    s->room = o->stage;
-    s->used = s->map_count = s->copy_count = 0;
-    for (int64_t i = p.first; i < p.end; i++) {
-        int64_t k = work->pieces[i].slot;
-        if (i == p.first || work->pieces[i - 1].slot != k)
-            OCT_TRY(put_slot(s->slots + k, s, work->slots + k));
+    const oct_device_work *work = &there->work;
+    uint64_t left_out;
+    int64_t bytes = work->piece_count * (int64_t)result_bytes(r);
+    int status = d->fill(there->left_out, 0, sizeof left_out);
+    if (status == 0)
+        status = r->measures ? d->optim_measure(there->results, work)
+                 : r->sums   ? d->optim_squares(there->results, there->left_out, work, r->of_params)
+                             : d->optim_step(there->left_out, work);
+    if (status == 0 && r->measures)
+        status = d->download(r->measures + first, there->results, bytes);
+    if (status == 0 && r->sums) status = d->download(r->sums + first, there->results, bytes);
+    if (status == 0 && r->left_out) {
+        status = d->download(&left_out, there->left_out, sizeof left_out);
+        if (status == 0) *r->left_out += (int64_t)left_out;
     }
-    OCT_TRY(launch(r, s, &there, p.first));
-    return take_back(s);
+    return status == 0 ? 0 : oct_device_fail(d);
 }
 
 static int run(const results *r, stage *s, oct_optim *o, const oct_optim_work *work)
 {
     int device = o->device != OCT_CPU ? o->device : oct_device_newest();
-    int64_t bytes;
-    int status = prepare(s, o, device, work);
+    work_there there;
+    int status = prepare(s, o, device, work, r);
     for (part p = {0}; status == 0 && p.end < work->units[work->unit_count];) {
-        p = part_from(&bytes, s, work, p.end);
-        status = run_part(r, s, o, work, p);
+        p = part_from(s, work, p.end);
+        begin(s, o->stage);
+        status = put_part(&there, s, work, p, r);
+        if (status == 0) status = launch(r, s, &there, p.first);
+        if (status == 0) status = take_back(s);
     }
     oct_free(s->slots);
+    oct_free(s->pieces);
     oct_free(s->copies);
     return status;
 }

@@ -403,7 +403,7 @@ static int run_slots(int64_t *left_out, oct_optim *o, int64_t slots, oct_step_sc
     return launch(left_out, o, &work);
 }
 
-/* The members that have been planned. On failure they have made no step. */
+/* The members that have been planned. Where memory ends they have made no step. */
 static int step_slots(int64_t *left_out, oct_optim *o, int64_t slots, uint64_t random_offset,
                       oct_step_scale scale)
 {

@@ -83,6 +83,22 @@ void oct_tape_also(oct_node *node, oct_tensor *output)
     output->requires_grad = output->on_tape = 1;
 }
 
+static int node_holds(const oct_node *node, const oct_storage *storage)
+{
+    for (int64_t i = 0; i < node->count; i++)
+        if (node->inputs[i] && node->inputs[i]->storage == storage) return 1;
+    for (int i = 0; i < OCT_SAVED; i++)
+        if (node->saved[i] && node->saved[i]->storage == storage) return 1;
+    return 0;
+}
+
+int oct_tape_holds(const oct_tensor *x)
+{
+    for (int64_t i = 0; i < used; i++)
+        if (node_holds(nodes[i], x->storage)) return 1;
+    return 0;
+}
+
 int64_t oct_tape_length(void) { return used; }
 
 void oct_tape_cut(int64_t length)

@@ -47,6 +47,8 @@ int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x);
  * where it can. */
 int oct_grad_pass(oct_tensor *x, oct_tensor *output);
 
+/* 1 where what is recorded and not yet walked back holds x or a view of it. */
+int oct_tape_holds(const oct_tensor *x);
 /* Ops recorded and not yet walked back. */
 int64_t oct_tape_length(void);
 /* Forget what was recorded after the first `length` ops. */

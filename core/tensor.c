@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/scope.h"
+#include "core/tape.h"
 
 static atomic_llong live;
 
@@ -267,6 +268,10 @@ int oct_set_grad(oct_tensor *t, oct_tensor *g)
     if (t->size != g->size)
         return oct_fail("set_grad: the gradient is %s, expected %s", oct_shape_text(g),
                         oct_shape_text(t));
+    if (t->grad && t->grad->storage == g->storage) {
+        t->grad_is_empty = 0;
+        return 0;
+    }
     if (!t->grad) {
         oct_tensor *made =
             oct_tensor_make_on(t->storage->device, OCT_F32, t->ndim, t->shape, OCT_GRADIENTS);
@@ -375,15 +380,30 @@ static void exchange_storages(oct_tensor *a, oct_tensor *b)
     b->start = start;
 }
 
+/* Whoever else looks at the memory of x would look at what is no longer there. */
+static int check_movable(const oct_tensor *x)
+{
+    if (x->on_tape || atomic_load(&x->storage->refs) > 1)
+        return oct_fail("move: %s is an op's result, or has views; expected a tensor of its own",
+                        oct_shape_text(x));
+    if (x->storage->purpose == OCT_GRADIENTS || x->storage->purpose == OCT_OPTIMIZER_STATE)
+        return oct_fail("move: %s is a gradient, which moves with its parameter, or state, which "
+                        "stays where its optimizer has put it",
+                        oct_shape_text(x));
+    if (oct_tape_holds(x))
+        return oct_fail("move: %s is part of what is recorded; it can move behind backward, or "
+                        "behind the end of the step's scope",
+                        oct_shape_text(x));
+    return 0;
+}
+
 int oct_move(oct_tensor *x, const char *name)
 {
     int device;
     OCT_TRY(oct_check_anywhere(x, "move", "x", -1));
     OCT_TRY(oct_device_named(&device, name));
     if (x->storage->device == device) return 0;
-    if (x->on_tape || atomic_load(&x->storage->refs) > 1)
-        return oct_fail("move: %s is an op's result, or has views; expected a tensor of its own",
-                        oct_shape_text(x));
+    OCT_TRY(check_movable(x));
     oct_tensor *y = copy_on(device, x, x->storage->purpose), *dy = NULL;
     if (!y) return -1;
     if (x->grad && !(dy = copy_on(device, x->grad, x->grad->storage->purpose))) {

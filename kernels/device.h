@@ -14,6 +14,13 @@
 extern "C" {
 #endif
 
+/* The work of a step, all of it in the device's memory: slots with their maps, and pieces. */
+typedef struct oct_device_work {
+    const oct_optim_slot *slots;
+    const oct_optim_piece *pieces;
+    int64_t piece_count;           /* above 0 */
+} oct_device_work;
+
 typedef struct oct_device_kernels {
     /* What both sides must agree upon, since they are two files. */
     const char *version;
@@ -36,12 +43,11 @@ typedef struct oct_device_kernels {
     /* Every byte becomes `value`. */
     int (*fill)(void *device, int value, int64_t bytes);
 
-    /* As in kernels/kernels.h, and with the same bits. The work and the results lie in the
-     * processor's memory; param, grad, correction and states of its slots, with their maps, lie in
-     * the device's. `errors` of a slot are not noted, as by the scalar twins. */
-    int (*optim_step)(int64_t *left_out, const oct_optim_work *work);
-    int (*optim_measure)(oct_optim_measure *measures, const oct_optim_work *work);
-    int (*optim_squares)(double *sums, int64_t *left_out, const oct_optim_work *work,
+    /* As in kernels/kernels.h, and with the same bits. The results lie in the device's memory too;
+     * left_out is added to. `errors` of a slot are not noted, as by the scalar twins. */
+    int (*optim_step)(uint64_t *left_out, const oct_device_work *work);
+    int (*optim_measure)(oct_optim_measure *measures, const oct_device_work *work);
+    int (*optim_squares)(double *sums, uint64_t *left_out, const oct_device_work *work,
                          int of_params);
 } oct_device_kernels;
 

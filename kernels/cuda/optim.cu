@@ -14,12 +14,6 @@ enum { TILE = OCT_BLOCK_MAX, THREADS = 256, RUN = 4, TILES = OCT_OPTIM_PIECE / T
 enum { TILE_BLOCKS = TILE / OCT_BLOCK_MIN, WORDS = TILE / 4, WARP_LANES = 32, ALL_LANES = -1 };
 enum { SUMS = 16 }; /* in double, side by side, as the kernels on a processor have */
 
-/* The work in the device's memory. */
-typedef struct device_work {
-    const oct_optim_slot *slots;
-    const oct_optim_piece *pieces;
-} device_work;
-
 /* What the threads of a tile share. */
 typedef struct tile_room {
     uint32_t state_words[WORDS], param_words[WORDS]; /* drawn */
@@ -179,7 +173,8 @@ template <rule apply> INLINE int step_tile(tile_room *room, const oct_optim_slot
         left_out = step_tile<name##_rule>(&room, s, t);                                            \
         break;
 
-__global__ void __launch_bounds__(THREADS) step_kernel(unsigned long long *total, device_work work)
+__global__ void __launch_bounds__(THREADS)
+    step_kernel(unsigned long long *total, oct_device_work work)
 {
     SHARED(tile_room, room);
     const oct_optim_piece piece = work.pieces[blockIdx.x / TILES];
@@ -214,7 +209,7 @@ typedef struct squares_room {
 
 /* A block of threads takes a piece, SUMS threads of it a chunk. */
 __global__ void __launch_bounds__(CHUNKS *SUMS)
-    squares_kernel(double *sums, unsigned long long *total, device_work work, int of_params)
+    squares_kernel(double *sums, unsigned long long *total, oct_device_work work, int of_params)
 {
     SHARED(squares_room, room);
     const oct_optim_piece piece = work.pieces[blockIdx.x];
@@ -315,7 +310,7 @@ INLINE void measure_piece(oct_optim_measure *m, measure_room *room, const oct_op
         break;
 
 __global__ void __launch_bounds__(THREADS)
-    measure_kernel(oct_optim_measure *measures, device_work work)
+    measure_kernel(oct_optim_measure *measures, oct_device_work work)
 {
     SHARED(measure_room, room);
     const oct_optim_piece piece = work.pieces[blockIdx.x];
@@ -327,97 +322,30 @@ __global__ void __launch_bounds__(THREADS)
 
 /* ---- host side ------------------------------------------------------------------------------- */
 
-/* The work on its way to the device, in memory that is kept from step to step and grows. */
-typedef struct staging {
-    device_work work;
-    unsigned long long *total;
-    void *results; /* as many bytes as were asked for */
-    int64_t pieces;
-} staging;
-
-static struct {
-    char *memory;
-    size_t bytes;
-} kept;
-
-static size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
-
-static int reserve(size_t bytes)
+/* After a launch: it has run, and nothing went wrong. */
+static int finish()
 {
-    if (bytes <= kept.bytes) return 0;
-    void *memory = NULL, *old = kept.memory;
-    kept.memory = NULL;
-    kept.bytes = 0;
-    CUDA_TRY(cudaFree(old), "freeing memory");
-    CUDA_TRY(cudaMalloc(&memory, bytes), "allocating memory for a step's work");
-    kept.memory = (char *)memory;
-    kept.bytes = bytes;
-    return 0;
-}
-
-static int stage(staging *to, const oct_optim_work *work, size_t result_bytes)
-{
-    int64_t pieces = work->units[work->unit_count], slots = 0;
-    for (int64_t i = 0; i < pieces; i++)
-        if (work->pieces[i].slot >= slots) slots = work->pieces[i].slot + 1;
-    size_t slot_bytes = (size_t)slots * sizeof(oct_optim_slot);
-    size_t piece_bytes = (size_t)pieces * sizeof(oct_optim_piece);
-    size_t first = aligned(sizeof *to->total), second = first + aligned(slot_bytes);
-    size_t third = second + aligned(piece_bytes);
-    if (reserve(third + (size_t)pieces * result_bytes) != 0) return -1;
-    char *m = kept.memory;
-    CUDA_TRY(cudaMemset(m, 0, sizeof *to->total), "clearing memory");
-    CUDA_TRY(cudaMemcpy(m + first, work->slots, slot_bytes, cudaMemcpyHostToDevice),
-             "copying a step's work");
-    CUDA_TRY(cudaMemcpy(m + second, work->pieces, piece_bytes, cudaMemcpyHostToDevice),
-             "copying a step's work");
-    to->work.slots = (const oct_optim_slot *)(m + first);
-    to->work.pieces = (const oct_optim_piece *)(m + second);
-    to->total = (unsigned long long *)m;
-    to->results = m + third;
-    to->pieces = pieces;
-    return 0;
-}
-
-/* After a launch: what went wrong, and the results. Either may be NULL. */
-static int fetch(const staging *from, int64_t *left_out, void *results, size_t result_bytes)
-{
-    unsigned long long total = 0;
     CUDA_TRY(cudaGetLastError(), "launching a step");
     CUDA_TRY(cudaDeviceSynchronize(), "a step");
-    if (left_out) {
-        CUDA_TRY(cudaMemcpy(&total, from->total, sizeof total, cudaMemcpyDeviceToHost),
-                 "copying a step's results");
-        *left_out = (int64_t)total;
-    }
-    if (results)
-        CUDA_TRY(cudaMemcpy(results, from->results, (size_t)from->pieces * result_bytes,
-                            cudaMemcpyDeviceToHost),
-                 "copying a step's results");
     return 0;
 }
 
-int cuda_optim_step(int64_t *left_out, const oct_optim_work *work)
+int cuda_optim_step(uint64_t *left_out, const oct_device_work *work)
 {
-    staging s;
-    if (stage(&s, work, 0) != 0) return -1;
-    LAUNCH(step_kernel, (unsigned)(s.pieces * TILES), THREADS, s.total, s.work);
-    return fetch(&s, left_out, NULL, 0);
+    LAUNCH(step_kernel, (unsigned)(work->piece_count * TILES), THREADS,
+           (unsigned long long *)left_out, *work);
+    return finish();
 }
 
-int cuda_optim_measure(oct_optim_measure *measures, const oct_optim_work *work)
+int cuda_optim_measure(oct_optim_measure *measures, const oct_device_work *work)
 {
-    staging s;
-    if (stage(&s, work, sizeof *measures) != 0) return -1;
-    LAUNCH(measure_kernel, (unsigned)s.pieces, THREADS, (oct_optim_measure *)s.results, s.work);
-    return fetch(&s, NULL, measures, sizeof *measures);
+    LAUNCH(measure_kernel, (unsigned)work->piece_count, THREADS, measures, *work);
+    return finish();
 }
 
-int cuda_optim_squares(double *sums, int64_t *left_out, const oct_optim_work *work, int of_params)
+int cuda_optim_squares(double *sums, uint64_t *left_out, const oct_device_work *work, int of_params)
 {
-    staging s;
-    if (stage(&s, work, sizeof *sums) != 0) return -1;
-    LAUNCH(squares_kernel, (unsigned)s.pieces, CHUNKS * SUMS, (double *)s.results, s.total, s.work,
-           of_params);
-    return fetch(&s, left_out, sums, sizeof *sums);
+    LAUNCH(squares_kernel, (unsigned)work->piece_count, CHUNKS * SUMS, sums,
+           (unsigned long long *)left_out, *work, of_params);
+    return finish();
 }

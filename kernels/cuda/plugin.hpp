@@ -13,8 +13,9 @@ int cuda_check(cudaError_t error, const char *what);
     } while (0)
 
 /* optim.cu; as oct_device_kernels says. */
-int cuda_optim_step(int64_t *left_out, const oct_optim_work *work);
-int cuda_optim_measure(oct_optim_measure *measures, const oct_optim_work *work);
-int cuda_optim_squares(double *sums, int64_t *left_out, const oct_optim_work *work, int of_params);
+int cuda_optim_step(uint64_t *left_out, const oct_device_work *work);
+int cuda_optim_measure(oct_optim_measure *measures, const oct_device_work *work);
+int cuda_optim_squares(double *sums, uint64_t *left_out, const oct_device_work *work,
+                       int of_params);
 
 #endif

@@ -110,9 +110,10 @@ end
 function File:read(name, into)
   local entry, handle = entry_of(self, name), handle_of(self)
   if type(into) == "cdata" then
-    if into:device() ~= "cpu" then return into:copy_(self:read(name, {dtype = into:dtype()})) end
-    call(C.oct_safetensors_read_into, into, handle, entry.index)
-    return into
+    local there = tensor.is_tensor(into) and not into:is_released() and into:device() ~= "cpu"
+    local here = there and tensor.new(into:shape(), into:dtype()) or into
+    call(C.oct_safetensors_read_into, here, handle, entry.index)
+    return there and into:copy_(here) or into
   end
   local options = into or {}
   local dtype = options.dtype and (DTYPES[options.dtype]

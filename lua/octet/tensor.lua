@@ -64,6 +64,16 @@ end
 --- A handle that a call of the core gave: the collector frees it.
 local function own(t) return ffi.gc(t, C.oct_tensor_free) end
 
+--- Refuse what is no device's name.
+-- @param name
+-- @tparam string who for the error
+-- @tparam number level as for error(), seen from the caller
+function M.check_device(name, who, level)
+  if DEVICES[name] then return end
+  error(("%s: no device '%s'; expected cpu, cuda or cuda-emu"):format(who, tostring(name)),
+    level + 1)
+end
+
 --- The result in `out`, owned by Lua from here on.
 local function take()
   if pressure[0] ~= 0 then relieve() end
@@ -252,11 +262,13 @@ local function has_flag(t, flag)
   return bit.band(flag_out[0], flag) ~= 0
 end
 
---- @treturn string the device that it lies on: "cpu", "cuda"
-function methods:device()
-  check(C.oct_tensor_device(name_out, self), 2)
+local function device_of(t, level)
+  check(C.oct_tensor_device(name_out, t), level + 1)
   return ffi.string(name_out[0])
 end
+
+--- @treturn string the device that it lies on: "cpu", "cuda"
+function methods:device() return device_of(self, 2) end
 
 function methods:requires_grad() return has_flag(self, REQUIRES_GRAD) end
 function methods:is_parameter() return has_flag(self, PARAMETER) end
@@ -275,7 +287,7 @@ end
 -- @treturn tensor
 function methods:readable()
   local dtype = self:dtype()
-  if self:device() ~= "cpu" then return self:to "cpu":readable() end
+  if device_of(self, 3) ~= "cpu" then return self:to "cpu":readable() end
   if dtype ~= "f16" and dtype ~= "bf16" then return self end
   check(C.oct_set_grad_enabled(flag_out, 0))
   local before = flag_out[0]
@@ -553,9 +565,7 @@ end
 -- @tparam string device
 -- @treturn tensor itself
 function methods:to_(device)
-  if not DEVICES[device] then
-    error(("to_: no device '%s'; expected cpu, cuda or cuda-emu"):format(tostring(device)), 2)
-  end
+  M.check_device(device, "to_", 2)
   call(C.oct_move, self, device)
   return self
 end

@@ -1,10 +1,13 @@
 -- Optimizers whose parameters lie on a device: where the state lies, what it takes there, and what
 -- is refused. That their steps are right is optim_spec's.
+local ffi = require "ffi"
+local binding = require "octet.binding"
 local bits = require "spec.optim.bits"
 local emulation = require "spec.cuda.emulation"
 local gradients = require "spec.optim.gradients"
 local machine = require "octet.machine"
 local optim = require "octet.optim"
+local rules = require "octet.optim.rules"
 local scratch = require "spec.scratch"
 local tensor = require "octet.tensor"
 
@@ -134,6 +137,42 @@ describe("an optimizer of parameters on a device", function()
     end
   end)
 
+  spec("makes one allocation there, before anything is stepped, and keeps it", function()
+    -- The last part is of many parameters, whose work takes more than that of the first ones.
+    local list = {parameter(1500000, DEVICE), parameter(1500000, DEVICE)}
+    for i = 3, 60 do list[i] = parameter(4, DEVICE) end
+    local opt = optim.adam(list, {state_device = "cpu"})
+    for _, w in ipairs(list) do w:set_grad(tensor.ones {w:size()}) end
+    local before = gradients.everything(opt, list)
+    local _, kept = emulation.counts()
+    emulation.fail(1)
+    assert.error_matches(function() opt:step() end, "allocating %d+ bytes: out of memory")
+    assert.same(before, gradients.everything(opt, list))
+    opt:step()
+    assert.equal(kept + 1, select(2, emulation.counts()))
+    opt:step()
+    assert.equal(kept + 1, select(2, emulation.counts()))
+    opt:release()
+    assert.equal(kept, select(2, emulation.counts()))
+  end)
+
+  spec("has averages, which lie on the processor", function()
+    local average = require "octet.optim.average"
+    local means = {}
+    for i, device in ipairs {"cpu", DEVICE} do
+      local w = parameter(300, device)
+      local opt, ema = optim.adam {w}, average.ema({w}, {decay = 0.5})
+      for t = 1, 3 do
+        step(opt, w, t)
+        ema:update()
+      end
+      local own = w:totable()
+      means[i] = ema:with(function() return w:totable() end)
+      assert.same(own, w:totable())
+    end
+    assert.same(means[1], means[2])
+  end)
+
   spec("tells of its codes", function()
     local shares = {}
     for i, device in ipairs {"cpu", DEVICE} do
@@ -179,6 +218,17 @@ describe("an optimizer of parameters on a device", function()
       .. "cpu alone, and the parameters lie on cuda-emu")
     assert.has_error(function() opt:use_kernels "scalar" end,
       "optim: the parameters lie on cuda-emu, whose kernels there is no choice of")
+    -- The core's own interface lets parameters come later.
+    local C, check = binding.C, binding.check
+    local out, options = ffi.new "oct_optim *[1]", ffi.new("double[12]", 0.9, 0.999, 1e-8)
+    check(C.oct_optim_new(out))
+    local handle = ffi.gc(out[0], C.oct_optim_free)
+    check(C.oct_optim_group(handle, 0, rules.all.adam.index, 1e-3, 0, 0, options))
+    check(C.oct_optim_watch(handle, 1))
+    assert.equal(-1, C.oct_optim_add(handle, parameter(4, DEVICE), "w", 0, 32, 256, 0, nil, nil, 0,
+      nil))
+    assert.matches('optim: parameter "w" lies on cuda%-emu, and the optimizer is watched',
+      binding.last_error())
   end)
 
   -- Muon's and Adafactor's matrices are stepped here, on copies.

@@ -154,6 +154,32 @@ describe("a tensor on a device", function()
     assert.error_matches(function() (w * 2):to_(DEVICE) end, "is an op's result, or has views")
   end)
 
+  spec("does not move while what is recorded needs it", function()
+    local x, b = tensor.ones {2, 3}, tensor.ones({3}):parameter_()
+    local refused = "is part of what is recorded; it can move behind backward, or behind the end "
+      .. "of the step's scope"
+    local w = tensor.ones({3, 2}):parameter_()
+    local loss = (x + b):sum() + x:matmul(w):sum()
+    assert.error_matches(function() b:to_(DEVICE) end, "move: [3] " .. refused, 1, true)
+    assert.error_matches(function() x:to_(DEVICE) end, "move: [2 x 3] " .. refused, 1, true)
+    loss:backward()
+    x:to_(DEVICE)
+    b:to_(DEVICE)
+    assert.same({2, 2, 2}, b:grad():totable())
+  end)
+
+  spec("does not move as a gradient or a state, away from whose it is", function()
+    local w = tensor.ones({300}):parameter_()
+    w:set_grad(tensor.ones {300})
+    local opt = require "octet.optim".adam {w}
+    for _, t in ipairs {w:grad(), opt:state().tensors["1.m"]} do
+      assert.error_matches(function() t:to_(DEVICE) end,
+        "move: [300] is a gradient, which moves with its parameter, or state, which stays", 1, true)
+    end
+    w:to_(DEVICE)
+    assert.error_matches(function() w:grad():to_ "cpu" end, "is a gradient", 1, true)
+  end)
+
   spec("moves as a part whose whole is gone", function()
     local part
     scope.scope(function()
@@ -178,6 +204,8 @@ describe("a tensor on a device", function()
     assert.same({1, 2, 3, 4}, w:grad():totable())
     w:set_grad(tensor.from {5, 6, 7, 8}:to(DEVICE))
     assert.same({5, 6, 7, 8}, w:grad():totable())
+    w:set_grad(w:grad())
+    assert.same({5, 6, 7, 8}, w:grad():totable())
     w:zero_grad()
     assert.is_nil(w:grad())
     for _, case in ipairs {
@@ -195,7 +223,22 @@ describe("a tensor on a device", function()
     for _, p in ipairs(model:named_parameters()) do assert.equal(DEVICE, p.tensor:device()) end
     assert.error_matches(function() model(tensor.ones {1, 3}) end, "linear: the weight")
     assert.same({1, 2}, model:to "cpu"(tensor.ones {1, 3}):shape())
-    assert.error_matches(function() model:to "tpu" end, "no device 'tpu'", 1, true)
+    for _, any in ipairs {model, nn.Dropout(0.1)} do
+      assert.error_matches(function() any:to "tpu" end,
+        "to: no device 'tpu'; expected cpu, cuda or cuda-emu", 1, true)
+    end
+  end)
+
+  spec("is what all of a model's parameters become, or none", function()
+    local model = nn.Linear(3, 2)
+    local view = scope.no_grad(function() return model.bias:rows(1, 1) end)
+    assert.error_matches(function() model:to(DEVICE) end, "move: [2] is an op's result", 1, true)
+    assert.equal("cpu", model.weight:device())
+    assert.equal(1, view:size())
+    view = nil                                             -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+    assert.equal(DEVICE, model:to(DEVICE).bias:device())
   end)
 
   spec("is saved as any other, and read into", function()
@@ -207,6 +250,11 @@ describe("a tensor on a device", function()
     safetensors.open(path):read("x", into)
     assert.equal(DEVICE, into:device())
     assert.same({1, 2, 3}, into:totable())
+    assert.error_matches(function()
+      safetensors.open(path):read("x", tensor.zeros({1, 3}):to(DEVICE))
+    end, 'device.safetensors: tensor "x": its shape is [3], expected [1 x 3]', 1, true)
+    assert.error_matches(function() safetensors.open(path):read("x", 1LL) end,
+      "expected a tensor, got a int64_t", 1, true)
   end)
 
   spec("loses nothing where a call of the runtime fails", function()

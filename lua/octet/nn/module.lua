@@ -140,9 +140,15 @@ end
 -- @tparam string device "cpu", "cuda"
 -- @treturn Module itself
 function Module:to(device)
-  for _, p in ipairs(self:named_parameters()) do
+  tensor.check_device(device, "to", 2)
+  local list, before = self:named_parameters(), {}
+  for i, p in ipairs(list) do
+    before[i] = p.tensor:device()
     local ok, why = pcall(p.tensor.to_, p.tensor, device)
-    if not ok then error(message.without_place(why), 2) end
+    if not ok then
+      for k = 1, i - 1 do list[k].tensor:to_(before[k]) end
+      error(message.without_place(why), 2)
+    end
   end
   return self
 end

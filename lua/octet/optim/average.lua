@@ -42,23 +42,26 @@ local function read(who, given, defaults)
   return options
 end
 
+-- Means lie on the processor. Where the weights do so too, and are f32, none of them is copied.
+local function is_direct(m) return m.is_f32 and m.weight:device() == "cpu" end
+
 --- The mean moves towards the weights by a share; 1: to where they are.
 local function move(m, share)
-  if m.is_f32 then
+  if is_direct(m) then
     m.mean:lerp_(m.weight, share)
   else
-    scope.scope(function() m.mean:lerp_(m.weight:to "f32", share) end)
+    scope.scope(function() m.mean:lerp_(m.weight:readable(), share) end)
   end
 end
 
 --- Mean and weights change places. Weights of fewer bits do not hold a mean: it stays, rounded into
--- their place, and they are kept aside.
+-- their place, and they are kept aside; so are weights on a device.
 local function exchange(m)
-  if m.is_f32 then
-    m.weight:swap_(m.mean)
-  elseif m.aside then
+  if m.aside then
     m.weight:copy_(m.aside)
     m.aside = nil
+  elseif is_direct(m) then
+    m.weight:swap_(m.mean)
   else
     local aside = tensor.new(m.weight:shape(), m.weight:dtype(), "workspace"):keep()
     aside:copy_(m.weight)
@@ -125,14 +128,14 @@ function M.equal(parameters, options)
   return new("equal", parameters, options, {start = 0, every = 1})
 end
 
---- How far the mean moves towards the weights in the next update.
+--- How far the mean moves towards the weights in the next update, and `remains` behind it.
 local function next_share(self)
-  if self.kind == "equal" then return 1 / (self.updates + 1) end
+  if self.kind == "equal" then return 1 / (self.updates + 1), self.remains end
   local o = self.options
   local decay = o.decay
   if o.warmup then decay = math.min(decay, (1 + self.updates) / (10 + self.updates)) end
-  self.remains = self.remains * decay
-  return o.debias and (1 - decay) / (1 - self.remains) or 1 - decay
+  local remains = self.remains * decay
+  return o.debias and (1 - decay) / (1 - remains) or 1 - decay, remains
 end
 
 local function refuse_swapped(self, what)
@@ -146,18 +149,16 @@ end
 -- @treturn boolean has the average changed?
 function Average:update()
   refuse_swapped(self, "update()")
-  local o = self.options
-  self.calls = self.calls + 1
-  if self.calls < o.start then return false end
-  if self.calls == o.start then
-    for _, m in ipairs(self.members) do move(m, 1) end
-    return true
+  local o, calls = self.options, self.calls + 1
+  local begins = calls == o.start
+  local counts = calls > o.start and (calls - o.start) % o.every == 0
+  local share, remains = 1, self.remains
+  if counts then share, remains = next_share(self) end
+  if begins or counts then
+    for _, m in ipairs(self.members) do move(m, share) end
   end
-  if (self.calls - o.start) % o.every ~= 0 then return false end
-  local share = next_share(self)
-  for _, m in ipairs(self.members) do move(m, share) end
-  self.updates = self.updates + 1
-  return true
+  self.calls, self.remains, self.updates = calls, remains, self.updates + (counts and 1 or 0)
+  return begins or counts
 end
 
 --- Let averages and weights change places; a second call puts them back, bit for bit. Before

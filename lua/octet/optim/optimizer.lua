@@ -218,10 +218,11 @@ function Optimizer:state()
   return require("octet.optim.state").read(self)
 end
 
---- Go on from a state: all of it, or where anything is wrong with it nothing changes. It must be
--- of the same rule and parameters. State of 32 bits is quantized, and quantized state restored to
--- 32 bits; between two quantized formats, and to other correction bits, only where asked for. The
--- groups' lr, weight_decay and options of the rule are those of the state afterwards.
+--- Go on from a state: all of it, or where anything is wrong with it nothing changes (where a device
+-- fails while it is copied there, a part). It must be of the same rule and parameters. State of 32
+-- bits is quantized, and quantized state restored to 32 bits; between two quantized formats, and to
+-- other correction bits, only where asked for. The groups' lr, weight_decay and options of the rule
+-- are those of the state afterwards.
 -- @tparam table state as state() gives it
 -- @tparam[opt] table options `convert`: true where state of another format is to be converted;
 -- `options`: false where the groups keep their own options

@@ -304,7 +304,7 @@ local function load(self, state, options)
   local groups = options_in(who, self, state.numbers, options)
   state = {numbers = state.numbers, tensors = here(state.tensors)}
   local writes = writes_of(who, self, own, state, options)
-  -- From here on nothing can fail.
+  -- From here on nothing can fail, unless a device does.
   for index, p in ipairs(self.parameters) do
     for name, mine in pairs(M.tensors_of(self, index)) do mine:copy_(writes[index].from[name]) end
     steps_of(self, index, state.numbers.steps[p.name])
