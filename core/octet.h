@@ -148,8 +148,12 @@ int oct_set_grad_enabled(int *before, int on);
 int oct_grad_enabled(int *on);
 /* d loss / d parameter, added to the gradient of every parameter behind a scalar loss. Each
  * intermediate result is released as soon as it has been used, except the loss and what was kept.
- * On failure the record is dropped and gradients may hold a part. */
+ * What was recorded for another loss stays; two losses that share a part are to be added up. On
+ * failure all that was recorded is dropped, and gradients may hold a part. */
 int oct_backward(oct_tensor *loss);
+/* Forget what was recorded for losses that nobody holds any more: for when garbage has been
+ * collected. */
+int oct_forget_unreached(void);
 /* Neither backward nor the end of the scope releases x. */
 int oct_keep(oct_tensor *x);
 /* A scope releases, at its end, every tensor made since its beginning that is no parameter and was

@@ -10,7 +10,7 @@
 
 enum { DEPTH = 64 };
 static oct_tensor rings[DEPTH];        /* sentinels; only their links are used */
-static int64_t recorded_before[DEPTH]; /* length of the tape when each began */
+static int64_t recorded_before[DEPTH]; /* the tape's next op when each began */
 static int depth;
 
 void oct_scope_leave(oct_tensor *t)
@@ -37,7 +37,7 @@ void oct_scope_enter(oct_tensor *t)
 int oct_scope_begin(void)
 {
     if (depth == DEPTH) return oct_fail("scope: %d scopes within each other are the most", DEPTH);
-    recorded_before[depth] = oct_tape_length();
+    recorded_before[depth] = oct_tape_next();
     oct_tensor *ring = &rings[depth++];
     ring->scope_prev = ring->scope_next = ring;
     return 0;
@@ -58,7 +58,7 @@ int oct_scope_end(void)
     oct_tensor *ring = &rings[--depth];
     if (depth == 0) oct_tape_cut(recorded_before[depth]);
     /* What was recorded since may need anything made since on the way back. */
-    int recorded = oct_tape_length() > recorded_before[depth];
+    int recorded = oct_tape_has_since(recorded_before[depth]);
     while (ring->scope_next != ring) {
         oct_tensor *t = ring->scope_next;
         oct_scope_leave(t);

@@ -13,7 +13,7 @@
 #include "kernels/kernels.h"
 
 static oct_node **nodes;
-static int64_t used, room;
+static int64_t used, room, next;
 static int enabled = 1;
 
 int oct_set_grad_enabled(int *before, int on)
@@ -54,16 +54,49 @@ static void node_free(oct_node *node)
     oct_free(node);
 }
 
+/* 1 where somebody besides this node has one of its outputs: a loss may still go back through it.
+ */
+static int is_wanted(const oct_node *node)
+{
+    if (atomic_load(&node->output->refs) > 1) return 1;
+    for (int i = 0; i < OCT_ALSO; i++)
+        if (node->also[i] && atomic_load(&node->also[i]->refs) > 1) return 1;
+    return 0;
+}
+
+/* The last first: so goes what it was computed from. */
+int oct_forget_unreached(void)
+{
+    int64_t kept = used;
+    for (int64_t i = used; i > 0; i--) {
+        if (is_wanted(nodes[i - 1]))
+            nodes[--kept] = nodes[i - 1];
+        else
+            node_free(nodes[i - 1]);
+    }
+    memmove(nodes, nodes + kept, (size_t)(used - kept) * sizeof *nodes);
+    used -= kept;
+    return 0;
+}
+
+/* Room for one node more. */
+static int make_room(void)
+{
+    if (used < room) return 0;
+    (void)oct_forget_unreached();
+    if (used < room / 2) return 0;
+    int64_t wanted = room ? 2 * room : 256;
+    oct_node **grown = oct_realloc(nodes, (size_t)wanted * sizeof *grown);
+    if (!grown) return -1;
+    nodes = grown;
+    room = wanted;
+    return 0;
+}
+
 oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *const *inputs,
                        int64_t count)
 {
-    if (used == room) {
-        int64_t wanted = room ? 2 * room : 256;
-        oct_node **grown = oct_realloc(nodes, (size_t)wanted * sizeof *grown);
-        if (!grown) return NULL;
-        nodes = grown;
-        room = wanted;
-    }
+    if (make_room() != 0) return NULL;
     oct_node *node = oct_calloc(1, sizeof *node + (size_t)count * sizeof node->inputs[0]);
     if (!node) return NULL;
     node->step = step;
@@ -71,6 +104,7 @@ oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *c
     node->count = count;
     for (int64_t i = 0; i < count; i++) node->inputs[i] = oct_tensor_retain(inputs[i]);
     output->requires_grad = output->on_tape = 1;
+    node->number = next++;
     nodes[used++] = node;
     return node;
 }
@@ -99,11 +133,12 @@ int oct_tape_holds(const oct_tensor *x)
     return 0;
 }
 
-int64_t oct_tape_length(void) { return used; }
+int64_t oct_tape_next(void) { return next; }
+int oct_tape_has_since(int64_t number) { return used > 0 && nodes[used - 1]->number >= number; }
 
-void oct_tape_cut(int64_t length)
+void oct_tape_cut(int64_t number)
 {
-    while (used > length) node_free(nodes[--used]);
+    while (oct_tape_has_since(number)) node_free(nodes[--used]);
 }
 
 /* ---- gradients ------------------------------------------------------------------------------- */
@@ -212,18 +247,47 @@ static int has_grad(const oct_node *node)
     return 0;
 }
 
+/* What a step reads is there, unless an earlier walk back has used it. */
+static int check_unused(const oct_node *node)
+{
+    int gone = !node->output->storage;
+    for (int64_t i = 0; i < node->count; i++) gone |= node->inputs[i] && !node->inputs[i]->storage;
+    for (int i = 0; i < OCT_SAVED; i++) gone |= node->saved[i] && !node->saved[i]->storage;
+    if (!gone) return 0;
+    return oct_fail("backward: what the loss was computed from has been used and released by an "
+                    "earlier backward; add up losses that share a part, and go back once");
+}
+
+static int step_back(oct_node *node, oct_tensor *loss, watch w)
+{
+    if (has_grad(node)) {
+        OCT_TRY(check_unused(node));
+        OCT_TRY(node->step(node));
+    }
+    if (w.complete) OCT_TRY(tell_complete(node, w));
+    finish_output(node->output, loss);
+    for (int i = 0; i < OCT_ALSO; i++) finish_output(node->also[i], loss);
+    node_free(node);
+    return 0;
+}
+
+/* From the last node to the first. Those that nothing behind them gave a gradient are no part of
+ * this loss: they stay recorded, at the end of the list, while somebody holds what they gave. */
 static int walk(oct_tensor *loss, watch w)
 {
-    while (used > 0) {
-        oct_node *node = nodes[used - 1];
-        if (has_grad(node)) OCT_TRY(node->step(node));
-        if (w.complete) OCT_TRY(tell_complete(node, w));
-        used--;
-        finish_output(node->output, loss);
-        for (int i = 0; i < OCT_ALSO; i++) finish_output(node->also[i], loss);
-        node_free(node);
+    int64_t end = used, kept = used, i = used;
+    int status = 0;
+    while (i > 0 && status == 0) {
+        oct_node *node = nodes[i - 1];
+        if (!has_grad(node) && is_wanted(node))
+            nodes[--kept] = node;
+        else
+            status = step_back(node, loss, w);
+        i -= status == 0;
     }
-    return 0;
+    memmove(nodes + i, nodes + kept, (size_t)(end - kept) * sizeof(oct_node *));
+    used = i + end - kept;
+    return status;
 }
 
 int oct_backward_with(oct_tensor *loss, oct_gradient_complete complete, void *context)
@@ -243,7 +307,7 @@ int oct_backward_with(oct_tensor *loss, oct_gradient_complete complete, void *co
         if (complete) count_uses();
         status = walk(loss, (watch){complete, context});
     }
-    oct_tape_cut(0);
+    if (status != 0) oct_tape_cut(0);
     return status;
 }
 

@@ -16,6 +16,7 @@ typedef int (*oct_backward_step)(oct_node *node);
 enum { OCT_ALSO = 3, OCT_SAVED = 4 };
 
 struct oct_node {
+    int64_t number;                /* in the order of recording, from 0 */
     oct_backward_step step;
     oct_tensor *output;
     oct_tensor *also[OCT_ALSO];    /* further outputs; may be NULL */
@@ -49,10 +50,12 @@ int oct_grad_pass(oct_tensor *x, oct_tensor *output);
 
 /* 1 where what is recorded and not yet walked back holds x or a view of it. */
 int oct_tape_holds(const oct_tensor *x);
-/* Ops recorded and not yet walked back. */
-int64_t oct_tape_length(void);
-/* Forget what was recorded after the first `length` ops. */
-void oct_tape_cut(int64_t length);
+/* The number that the next op will have. */
+int64_t oct_tape_next(void);
+/* 1 where an op of this number or a later one is recorded and not yet walked back. */
+int oct_tape_has_since(int64_t number);
+/* Forget the ops from this number on. */
+void oct_tape_cut(int64_t number);
 
 /* oct_backward, which calls `complete` for memory of parameters as soon as nothing that is recorded
  * will add to their gradients, nor read them. A call that fails ends the walk. */

@@ -84,6 +84,13 @@ local function refusal(text)
   return got and ("expected a tensor, got a %s"):format(got) or message.without_place(text)
 end
 
+--- Free what only the garbage collector knows of, and what was recorded for losses among it.
+function M.collect()
+  collectgarbage()
+  collectgarbage()
+  C.oct_forget_unreached()
+end
+
 --- Call a function of the library and raise its error. Where memory has ended, the processor's or a
 -- device's, tensors that only the garbage collector knows of are freed first and the call is made
 -- once more.
@@ -94,8 +101,7 @@ local function call(f, ...)
   if not ok then error(refusal(status), 3) end
   if status == 0 then return end
   if M.last_error():find("out of memory", 1, true) then
-    collectgarbage()
-    collectgarbage()
+    M.collect()
     status = f(...)
   end
   check(status, 3)

@@ -119,7 +119,7 @@ describe("a language model of LSTMs", function()
         local ids, labels = stretch(number, LENGTH)
         nn.cross_entropy(model(ids, memory), labels):backward()
       end)
-      collectgarbage() collectgarbage()
+      require "octet.binding".collect()
       return octet.live_tensors()
     end
     local after = step(1)
