@@ -127,8 +127,8 @@ end
 -- @tparam table into receives them at its end
 function M.decide(logits, into)
   if logits:size(2) > 1 then return octet.train.evaluate.decide(logits, into) end
-  local data = logits:data()
-  for row = 0, logits:size(1) - 1 do into[#into + 1] = data[row] > 0 and 1 or 0 end
+  local at = logits:reader()
+  for row = 0, logits:size(1) - 1 do into[#into + 1] = at(row) > 0 and 1 or 0 end
 end
 
 return M

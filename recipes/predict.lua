@@ -90,12 +90,12 @@ local function predict(reader, options, texts, first)
     local said = {}
     octet.train.evaluate.decide(logits, said)
     local probabilities = reader.labels and logits:softmax()
-    local probability = probabilities and probabilities:data()
+    local probability = probabilities and probabilities:reader()
     for i, value in ipairs(said) do
       local line = texts[#out + 1]
       out[#out + 1] = reader.labels
         and ("%s\t%.4f\t%s"):format(reader.labels[value + 1],
-          probability[(i - 1) * reader.classes + value], line)
+          probability((i - 1) * reader.classes + value), line)
         or ("%.4f\t%s"):format(value, line)
     end
   end

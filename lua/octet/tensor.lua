@@ -9,6 +9,8 @@
 -- @module octet.tensor
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local nearest = require "octet.nearest"
+local number = require "octet.number"
 local tensor_text = require "octet.tensor_text"
 
 local C, call, check = binding.C, binding.call, binding.check
@@ -48,8 +50,7 @@ local soft_limit = 2 ^ 30
 
 --- Free what only the garbage collector knows of, and let it be until half as much again is in use.
 local function relieve()
-  collectgarbage()
-  collectgarbage()
+  binding.collect()
   check(C.oct_memory_relieved(soft_limit))
 end
 jit.off(relieve)
@@ -140,6 +141,7 @@ end
 -- @tparam[opt="f32"] string dtype
 -- @treturn tensor
 function M.full(shape, value, dtype)
+  if dtype == "f16" or dtype == "bf16" then return M.full(shape, value):to(dtype) end
   return M.new(shape, dtype):fill_(value)
 end
 
@@ -147,15 +149,31 @@ function M.zeros(shape, dtype) return M.full(shape, 0, dtype) end
 function M.ones(shape, dtype) return M.full(shape, 1, dtype) end
 
 local function flatten(values, into)
-  for i = 1, #values do
+  for i = 1, table.maxn(values) do
     local v = values[i]
     if type(v) == "table" then
       flatten(v, into)
-    else
+    elseif type(v) == "number" then
       into[#into + 1] = v
+    else
+      error(("tensor.from: value %d is a %s, expected a number"):format(#into + 1, type(v)), 0)
     end
   end
   return into
+end
+
+local WHOLE = {i32 = {-2 ^ 31, 2 ^ 31 - 1}, u8 = {0, 255}}
+
+--- Write numbers; whole ones of the type's range where the type is of such.
+local function write(t, values, dtype)
+  local data, range = t:data(), WHOLE[dtype]
+  for i, x in ipairs(values) do
+    if range and not number.is_whole(x, range[1], range[2]) then
+      error(("tensor.from: value %d is %s, expected a whole number from %d to %d"):format(i,
+        tostring(x), range[1], range[2]), 0)
+    end
+    data[i - 1] = x
+  end
 end
 
 --- The shape that nested tables have by themselves, each level a dimension.
@@ -183,31 +201,37 @@ end
 --- A tensor with given values.
 -- @tparam table|cdata values numbers, rows of numbers, and so on; or a C array of the type
 -- @tparam[opt] {number,...} shape as the tables are nested where it is left out
--- @tparam[opt="f32"] string dtype f32, i32 or u8
+-- @tparam[opt="f32"] string dtype f32, f16, bf16, i32 or u8
 -- @treturn tensor
 function M.from(values, shape, dtype)
-  local count
-  if type(values) == "table" then
-    local wrong
-    if not shape then shape, wrong = shape_of(values) end
-    if wrong then error(("tensor.from: %s; expected rows of one length"):format(wrong), 2) end
-    values = flatten(values, {})
-    count = #values
-    if count == 0 then error("tensor.from: no values", 2) end
-  elseif not shape then
-    error("tensor.from: a C array needs a shape", 2)
-  end
-  local t = M.new(shape, dtype)
-  local data, size = t:data(), t:size()
-  if count then
-    if count ~= size then
-      error(("tensor.from: %d values for a shape of %d elements"):format(count, size), 2)
+  if type(values) ~= "table" then
+    if type(values) ~= "cdata" or is_tensor(values) then
+      error(("tensor.from: a %s, expected numbers in a table, or a C array"):format(
+        is_tensor(values) and "tensor" or type(values)), 2)
+    elseif not shape then
+      error("tensor.from: a C array needs a shape", 2)
     end
-    for i = 1, size do data[i - 1] = values[i] end
-  else
-    ffi.copy(data, values, size * BYTES[t:dtype()])
+    local t = M.new(shape, dtype)
+    ffi.copy(t:data(), values, t:size() * BYTES[t:dtype()])
+    return t
   end
-  return t
+  if shape ~= nil and type(shape) ~= "table" then
+    error(("tensor.from: the shape is a %s, expected a table of sizes"):format(type(shape)), 2)
+  end
+  local wrong
+  if not shape then shape, wrong = shape_of(values) end
+  if wrong then error(("tensor.from: %s; expected rows of one length"):format(wrong), 2) end
+  local ok, list = pcall(flatten, values, {})
+  if not ok then error(list, 2) end
+  if #list == 0 then error("tensor.from: no values", 2) end
+  local halved = dtype == "f16" or dtype == "bf16"
+  local t = M.new(shape, not halved and dtype or nil)
+  if #list ~= t:size() then
+    error(("tensor.from: %d values for a shape of %d elements"):format(#list, t:size()), 2)
+  end
+  ok, wrong = pcall(write, t, list, dtype)
+  if not ok then error(wrong, 2) end
+  return halved and t:to(dtype) or t
 end
 
 --- Tensors joined along a dimension.
@@ -296,6 +320,21 @@ function methods:readable()
   return ok and y or error(y, 0)
 end
 
+--- Its elements as numbers. A float read from memory whose bits are some NaN is, to LuaJIT,
+-- whatever these bits stand for in a value of its own, a pointer too: here every NaN comes as the
+-- usual one.
+-- @treturn function of a place from 0, which gives the number there
+function methods:reader()
+  local t = self:readable()
+  local data = t:data()
+  if t:dtype() ~= "f32" then return function(i) return t and data[i] end end
+  local bits = ffi.cast("uint32_t *", data)
+  return function(i)
+    if bit.band(bits[i], 0x7fffffff) > 0x7f800000 then return 0 / 0 end
+    return t and data[i]                  -- `t`: its memory is there as long as this function is
+  end
+end
+
 --- The value of a tensor of one element.
 -- @treturn number
 function methods:item()
@@ -303,19 +342,24 @@ function methods:item()
   if size_out[0] ~= 1 then
     error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
   end
-  return tonumber(self:readable():data()[0])
+  return self:reader()(0)
 end
 
 --- All elements in one flat table, row by row.
 -- @treturn {number,...}
 function methods:totable()
-  local t, values = self:readable(), {}
-  local data = t:data()
-  for i = 1, t:size() do values[i] = tonumber(data[i - 1]) end
+  local at, values = self:reader(), {}
+  for i = 1, self:size() do values[i] = at(i - 1) end
   return values
 end
 
 -- ---- shape -------------------------------------------------------------------------------------
+
+local function check_place(op, what, x)
+  if not number.is_whole(x, 1) then
+    error(("%s: %s is %s, expected a whole number from 1 on"):format(op, what, tostring(x)), 3)
+  end
+end
 
 --- The same elements in another shape; shares memory. One size may be -1: what is left.
 -- @param ... sizes, or one table of them
@@ -331,6 +375,8 @@ end
 -- @tparam[opt=1] number count
 -- @treturn tensor
 function methods:rows(first, count)
+  check_place("rows", "the first row", first)
+  check_place("rows", "the number of rows", count or 1)
   call(C.oct_rows, out, self, first - 1, count or 1)
   return take()
 end
@@ -338,6 +384,9 @@ end
 --- Places first to first + count - 1 of any dimension, copied.
 -- @treturn tensor
 function methods:narrow(dim, first, count)
+  check_place("narrow", "the dimension", dim)
+  check_place("narrow", "the first place", first)
+  check_place("narrow", "the number of places", count)
   call(C.oct_narrow, out, self, dim - 1, first - 1, count)
   return take()
 end
@@ -345,6 +394,8 @@ end
 --- Two dimensions exchanged (1 and 2 where none are given), copied.
 -- @treturn tensor
 function methods:transpose(a, b)
+  check_place("transpose", "a dimension", a or 1)
+  check_place("transpose", "a dimension", b or 2)
   call(C.oct_transpose, out, self, (a or 1) - 1, (b or 2) - 1)
   return take()
 end
@@ -354,6 +405,7 @@ end
 -- @tparam string what f32, f16, bf16, i32 or u8; or "cpu", "cuda"
 -- @treturn tensor itself where it lies on that device already
 function methods:to(what)
+  if what == nil then error("to: nil, expected a type or a device", 2) end
   if not DEVICES[what] then
     call(C.oct_cast, out, self, dtype_code(what, "to", " or a device"))
   elseif self:device() == what then
@@ -412,8 +464,12 @@ local function mul(a, b)
 end
 
 local function div(a, b)
-  if type(b) == "number" then return affine(a, 1 / b, 0) end
-  if type(a) == "number" then return affine(unary(b, RECIPROCAL), a, 0) end
+  -- The reciprocal of a power of two is exact; of others, each quotient is rounded by itself.
+  if type(b) == "number" then
+    if math.abs(math.frexp(b)) == 0.5 then return affine(a, 1 / b, 0) end
+    return binary(a, M.full({}, b), DIV)
+  end
+  if type(a) == "number" then return binary(M.full({}, a), b, DIV) end
   return binary(a, b, DIV)
 end
 
@@ -448,7 +504,13 @@ function methods:pow(power)
   return power % 2 == 0 and even or even * self
 end
 
+local REDUCTION = {[C.OCT_OP_SUM] = "sum", [C.OCT_OP_MEAN] = "mean", [C.OCT_OP_MAX] = "max"}
+
 local function reduce(self, dim, keep, op)
+  if dim ~= nil and not number.is_whole(dim, 1) then
+    error(("%s: the dimension is %s, expected a whole number from 1 on"):format(REDUCTION[op],
+      tostring(dim)), 3)
+  end
   call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
   return take()
 end
@@ -468,9 +530,18 @@ function methods:max(dim, keep) return reduce(self, dim, keep, C.OCT_OP_MAX) end
 --- Smallest; as @{methods:sum}.
 function methods:min(dim, keep) return -(-self):max(dim, keep) end
 
+-- What works along the last dimension alone may be given it.
+local function check_last(op, t, dim)
+  if dim ~= nil and dim ~= t:ndim() then
+    error(("%s: dimension %s, expected none: it is the last one, %d"):format(op, tostring(dim),
+      t:ndim()), 3)
+  end
+end
+
 --- 0-based place of the largest along the last dimension, as i32.
 -- @treturn tensor
-function methods:argmax()
+function methods:argmax(...)
+  check_last("argmax", self, ...)
   call(C.oct_argmax, out, self)
   return take()
 end
@@ -478,18 +549,21 @@ end
 --- Matrix product; `{transpose_a = true, transpose_b = true}` as wanted.
 -- @treturn tensor
 function methods:matmul(other, options)
+  nearest.check_options("matmul", options, {"transpose_a", "transpose_b"}, 2)
   options = options or {}
   call(C.oct_matmul, out, self, other, options.transpose_a and 1 or 0,
     options.transpose_b and 1 or 0)
   return take()
 end
 
-function methods:softmax()
+function methods:softmax(...)
+  check_last("softmax", self, ...)
   call(C.oct_softmax, out, self, 0)
   return take()
 end
 
-function methods:log_softmax()
+function methods:log_softmax(...)
+  check_last("log_softmax", self, ...)
   call(C.oct_softmax, out, self, 1)
   return take()
 end

@@ -30,7 +30,8 @@ end
 
 --- How the values are written: whole numbers as such, others with four digits behind the point, and
 -- with an exponent where the largest would be too long, or lost.
-local function format_of(values)
+local function format_of(values, dtype)
+  if dtype == "i32" or dtype == "u8" then return "%d" end
   local whole, largest = true, 0
   for _, x in ipairs(values) do
     local size = math.abs(x)
@@ -51,8 +52,7 @@ function M.show(t)
   local title = M.title(t)
   if t:is_released() then return title end
   local shape, size = t:shape(), t:size()
-  local readable = t:readable()
-  local data, all = readable:data(), size <= WHOLE
+  local at, all = t:reader(), size <= WHOLE
   local width_of_row = shape[#shape] or 1
   local columns = places_of(width_of_row, all)
   local rows, values = {}, {}
@@ -61,7 +61,7 @@ function M.show(t)
     if dim >= #shape then
       local row = {}
       for i, place in ipairs(columns) do
-        row[i] = place and tonumber(data[first * width_of_row + place])
+        row[i] = place and at(first * width_of_row + place)
         if place then values[#values + 1] = row[i] end
       end
       rows[#rows + 1] = row
@@ -77,7 +77,7 @@ function M.show(t)
     end
   end
   walk(1, 0)
-  local form, width = format_of(values), 0
+  local form, width = format_of(values, t:dtype()), 0
   local function written(x)
     if x == false then return "..." end
     if x ~= x or math.abs(x) == math.huge then return tostring(x) end

@@ -1,3 +1,4 @@
+local ffi = require "ffi"
 local octet = require "octet"
 local tensor = octet.tensor
 
@@ -113,6 +114,72 @@ describe("a tensor", function()
     end
     assert.same(draw(7), draw(7))
     assert.are_not.same(draw(7), draw(8))
+  end)
+
+  it("gives every NaN as a number, whatever its bits are", function()
+    -- Bits that LuaJIT would take for its own nil, or for a pointer.
+    for _, bits in ipairs {-1, -100, -1310720, 0x7fc00001} do
+      local x = tensor.new {3}
+      local raw = ffi.cast("int32_t *", x:data())
+      for i = 0, 2 do raw[i] = bits end
+      local values = x:totable()
+      assert.equal(3, #values)
+      for _, v in ipairs(values) do assert.is_true(type(v) == "number" and v ~= v) end
+      assert.is_true(x:rows(1):item() ~= x:rows(1):item())
+      assert.matches("nan", tostring(x))
+    end
+    assert.is_true(tensor.from({1}, {1}, "f32"):item() == 1)
+  end)
+
+  it("is made of numbers of every type, and of nothing that is none", function()
+    for _, dtype in ipairs {"f32", "f16", "bf16", "i32", "u8"} do
+      assert.same({3, 1}, tensor.from({3, 1}, {2}, dtype):totable())
+      assert.same({1, 1}, tensor.ones({2}, dtype):totable())
+    end
+    assert.same({0.5, -2}, tensor.from({0.5, -2}, {2}, "bf16"):totable())
+    for _, case in ipairs {
+      {{300}, "u8", "value 1 is 300, expected a whole number from 0 to 255"},
+      {{0, 1.5}, "i32", "value 2 is 1.5, expected a whole number from -2147483648 to 2147483647"},
+      {{0 / 0}, "i32", "value 1 is nan, expected a whole number"},
+      {{1, nil, 3}, nil, "value 2 is a nil, expected a number"},
+      {{1, "2"}, nil, "value 2 is a string, expected a number"},
+      {tensor.ones {2}, nil, "a tensor, expected numbers in a table, or a C array"},
+    } do
+      assert.error_matches(function() tensor.from(case[1], nil, case[2]) end,
+        "tensor.from: " .. case[3], 1, true)
+    end
+  end)
+
+  it("takes no place that is no whole number, and no option that is none", function()
+    local x = tensor.ones {2, 2}
+    for _, case in ipairs {
+      {function() return x:sum(0) end, "sum: the dimension is 0, expected a whole number from 1"},
+      {function() return x:max(1.5) end, "max: the dimension is 1.5, expected a whole number"},
+      {function() return x:rows("1") end, "rows: the first row is 1, expected a whole number"},
+      {function() return x:narrow(2, 2) end, "narrow: the number of places is nil, expected"},
+      {function() return x:transpose(0, 1) end, "transpose: a dimension is 0, expected"},
+      {function() return x:softmax(1) end, "softmax: dimension 1, expected none: it is the last"},
+      {function() return x:argmax(1) end, "argmax: dimension 1, expected none: it is the last"},
+      {function() return x:to() end, "to: nil, expected a type or a device"},
+      {function() return x:matmul(x, {tranpose_b = true}) end,
+        'matmul: unknown option "tranpose_b"'},
+    } do
+      assert.error_matches(case[1], case[2], 1, true)
+    end
+    assert.same(x:softmax():totable(), x:softmax(2):totable())
+  end)
+
+  it("is divided by a number as by a tensor, to the last bit", function()
+    for i = 1, 200 do
+      local x = tensor.from {i, i * 0.7}
+      assert.same((x / tensor.from {i, i}):totable(), (x / i):totable())
+      assert.same((tensor.from {i, i} / x):totable(), (i / x):totable())
+    end
+  end)
+
+  it("of whole numbers is printed with all their digits", function()
+    assert.equal("tensor i32 [2]\n  2147483647           7",
+      tostring(tensor.from({2147483647, 7}, {2}, "i32")))
   end)
 end)
 

@@ -34,9 +34,9 @@ end
 -- In a format that rounds by chance nothing above 0 becomes 0 in an unsigned map (kernels/map.h):
 -- an m whose v had vanished would make a step of m / eps.
 local function lift_zeros(codes, t, zero, bits)
-  local code, x = codes:data(), t:data()
+  local code, x = codes:data(), t:reader()
   for i = 0, t:size() - 1 do
-    if x[i] > 0 then
+    if x(i) > 0 then
       if bits == 8 then
         if code[i] == zero then code[i] = zero + 1 end
       else

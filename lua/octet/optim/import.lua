@@ -97,6 +97,10 @@ local function check_class(file, self, keys)
     error(("%s: metadata optimizer is missing; docs/optimizer_state.md says how to save a state")
       :format(file.path), 0)
   end
+  if class:find "^{" then
+    error(("%s: a state that save() has written, or a run's checkpoint; restore() reads it"):format(
+      file.path), 0)
+  end
   local rule = class:gsub("^Paged", ""):gsub("%d+bit$", ""):lower()
   if rule ~= self.rule.name then
     error(("%s: the state is that of %s, expected that of rule %s"):format(file.path, class,
@@ -215,9 +219,9 @@ end
 
 -- What must not be negative and came out so by rounding; NaN stays, and is found later.
 local function without_negatives(t)
-  local x = t:data()
+  local x, at = t:data(), t:reader()
   for i = 0, t:size() - 1 do
-    if x[i] < 0 then x[i] = 0 end
+    if at(i) < 0 then x[i] = 0 end
   end
   return t
 end
@@ -264,8 +268,9 @@ end
 -- RMSprop, centered, keeps the mean of squares there, and here what is left of it without the
 -- square of the mean.
 local function center(states)
-  local v, a = states.v.values:data(), states.a.values:data()
-  for i = 0, states.v.values:size() - 1 do v[i] = v[i] - a[i] * a[i] end
+  local v = states.v.values:data()
+  local v_at, a_at = states.v.values:reader(), states.a.values:reader()
+  for i = 0, states.v.values:size() - 1 do v[i] = v_at(i) - a_at(i) * a_at(i) end
   without_negatives(states.v.values)
 end
 

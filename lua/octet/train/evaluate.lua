@@ -6,10 +6,10 @@ local scope = require "octet.scope"
 
 local M = {}
 
-local function largest(row, classes)
+local function largest(at, first, classes)
   local best = 0
   for class = 1, classes - 1 do
-    if row[class] > row[best] then best = class end
+    if at(first + class) > at(first + best) then best = class end
   end
   return best
 end
@@ -19,9 +19,9 @@ end
 -- @tparam table into receives them at its end
 function M.decide(logits, into)
   local rows, classes = logits:size(1), logits:size(2)
-  local data = logits:data()
+  local at = logits:reader()
   for row = 0, rows - 1 do
-    into[#into + 1] = classes == 1 and data[row] or largest(data + row * classes, classes)
+    into[#into + 1] = classes == 1 and at(row) or largest(at, row * classes, classes)
   end
 end
 
