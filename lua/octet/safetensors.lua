@@ -9,6 +9,7 @@
 -- @module octet.safetensors
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local nearest = require "octet.nearest"
 local tensor = require "octet.tensor"
 
 local C, call = binding.C, binding.call
@@ -116,6 +117,7 @@ function File:read(name, into)
     return there and into:copy_(here) or into
   end
   local options = into or {}
+  nearest.check_options("safetensors", options, {"dtype", "purpose"}, 2)
   local dtype = options.dtype and (DTYPES[options.dtype]
     or error(("safetensors: no type '%s'"):format(tostring(options.dtype)), 2)) or -1
   local purpose = PURPOSES[options.purpose or "parameters"]

@@ -59,4 +59,57 @@ describe("layers", function()
     end, "Sequential: number 2 is nil, expected a module or a function")
     assert.error_matches(function() return nn.List(1), 1 end, "List: number 1 is 1")
   end)
+
+  it("share a weight: one parameter, which counts and is stepped once", function()
+    local Tied = nn.module "Tied"
+    function Tied:init()
+      self.embed = nn.Embedding(8, 4)
+      self.out = nn.Linear(4, 8, {bias = false})
+      self.out.weight = self.embed.weight
+    end
+    function Tied:forward(ids) return self.out(self.embed(ids)) end
+    local model = Tied()
+    assert.equal(1, #model:parameters())
+    assert.equal(32, model:parameter_count())
+    local names = {}
+    for name in pairs(model:state()) do names[#names + 1] = name end
+    table.sort(names)
+    assert.same({"embed.weight", "out.weight"}, names)
+    local opt = require "octet.optim".sgd(model:parameters(), {lr = 0.1})
+    local average = require "octet.optim.average".ema(model:parameters(), {decay = 0.5})
+    nn.cross_entropy(model(tensor.from({1, 2}, {2}, "i32")), tensor.from({1, 2}, {2}, "i32"))
+      :backward()
+    opt:step()
+    average:update()
+    local before = model.embed.weight:totable()
+    average:with(function() assert.is_true(model.out.weight == model.embed.weight) end)
+    assert.same(before, model.embed.weight:totable())
+    assert.same(before, Tied():load(model:state()).out.weight:totable())
+  end)
+
+  it("are listed once, though assigned anew", function()
+    local model = nn.Linear(2, 2)
+    model.weight = nil
+    model.weight = tensor.ones({2, 2}):parameter_()
+    assert.equal(2, #model:parameters())
+  end)
+
+  it("load floats of other types, and refuse all else before anything has changed", function()
+    local model, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    local state = {weight = other.weight:to "bf16", bias = other.bias:to "f16"}
+    model:load(state)
+    assert.same(state.weight:totable(), model.weight:totable())
+    local before = model.bias:totable()
+    assert.error_matches(function()
+      model:load {bias = other.bias, weight = tensor.zeros({3, 2}, "i32")}
+    end, "load: tensor 'weight' is i32, expected f32", 1, true)
+    assert.same(before, model.bias:totable())
+  end)
+
+  it("take true or false for a switch", function()
+    assert.error_matches(function() nn.Linear(2, 2, {bias = "no"}) end,
+      "Linear: bias is no, expected true or false", 1, true)
+    assert.error_matches(function() nn.LSTM(2, 2, {bidirectional = "no"}) end,
+      "LSTM: bidirectional is no, expected true or false", 1, true)
+  end)
 end)

@@ -70,6 +70,10 @@ end
 --- First row of each packed sequence.
 -- @treturn tensor [sequences x width]
 function M.segment_first(x, offsets)
+  if offsets:data()[offsets:size() - 1] ~= x:size(1) then
+    error(("segment_first: the offsets end with %d, and x has %d rows"):format(
+      offsets:data()[offsets:size() - 1], x:size(1)), 2)
+  end
   return M.embedding(x, offsets:rows(1, offsets:size() - 1))
 end
 
@@ -94,12 +98,14 @@ function M.binary_cross_entropy_with_logits(logits, targets)
   return take()
 end
 
---- Mean squared error of two tensors of the same shape.
+--- Mean squared error of two tensors of the same shape; a column has the shape of a list, too.
 -- @treturn tensor a scalar
 function M.mse_loss(prediction, target)
-  if prediction:size() ~= target:size() then
-    error(("mse_loss: prediction has %d elements, target %d")
-      :format(prediction:size(), target:size()), 2)
+  local theirs, ours = table.concat(target:shape(), " x "), table.concat(prediction:shape(), " x ")
+  if theirs ~= ours and not (target:ndim() == 1 and target:size() == prediction:size()
+    and prediction:size(1) == target:size()) then
+    error(("mse_loss: the prediction is [%s], the target [%s], expected the same"):format(ours,
+      theirs), 2)
   end
   return (prediction:reshape(-1) - target:reshape(-1)):square():mean()
 end

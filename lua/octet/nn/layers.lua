@@ -26,6 +26,7 @@ function M.Linear:init(inputs, outputs, options)
   check_size("Linear", "outputs", outputs, 3)
   nearest.check_options("Linear", options, {"bias", "activation"}, 3)
   options = options or {}
+  module.check_switch("Linear", "bias", options.bias, 3)
   local bound = 1 / math.sqrt(inputs)
   self.weight = uniform_parameter({outputs, inputs}, bound)
   if options.bias ~= false then self.bias = uniform_parameter({outputs}, bound) end

@@ -21,6 +21,13 @@ local function is_module(value)
   return type(value) == "table" and rawget(value, "_order") ~= nil
 end
 
+local function is_listed(self, key)
+  for _, known in ipairs(self._order) do
+    if known == key then return true end
+  end
+  return false
+end
+
 --- A new class of modules.
 -- @tparam string name what tostring() and errors call it
 -- @treturn table a class: define init and forward on it, call it to make an instance
@@ -29,7 +36,7 @@ local function class(name)
   local instance = {
     __index = methods,
     __newindex = function(self, key, value)
-      if is_module(value) or tensor.is_tensor(value) then
+      if (is_module(value) or tensor.is_tensor(value)) and not is_listed(self, key) then
         self._order[#self._order + 1] = key
       end
       rawset(self, key, value)
@@ -75,11 +82,14 @@ end
 
 --- The parameters with their names, e.g. "encoder.1.out.weight"; `bits` is 32 where the module that
 -- holds one asks for 32-bit optimizer state (its field state_bits), `lookup` is true where its rows
--- are looked up by ids (its field is_lookup).
+-- are looked up by ids (its field is_lookup). One that has several names, as weights that are tied
+-- have, comes once, by the first.
 -- @treturn {{name=string, tensor=tensor, bits=number|nil, lookup=boolean|nil},...}
 function Module:named_parameters()
-  local list = {}
+  local list, seen = {}, {}
   walk(self, "", nil, function(name, value, bits, lookup)
+    if seen[value] then return end
+    seen[value] = true
     list[#list + 1] = {name = name, tensor = value, bits = bits, lookup = lookup}
   end)
   return list
@@ -153,17 +163,32 @@ function Module:to(device)
   return self
 end
 
---- Parameters by name.
+--- Parameters by name, by each of its names where one has several.
 -- @treturn table name -> tensor (the live ones, not copies)
 function Module:state()
   local state = {}
-  for _, p in ipairs(self:named_parameters()) do state[p.name] = p.tensor end
+  walk(self, "", nil, function(name, value) state[name] = value end)
   return state
 end
 
 local function shape_text(t) return "[" .. table.concat(t:shape(), " x ") .. "]" end
 
---- Copy values into the parameters. Every parameter must be there with its shape, and nothing else.
+local FLOATS = {f32 = true, f16 = true, bf16 = true}
+
+--- What is wrong with a tensor for a parameter; nil where nothing is.
+local function misfit(source, own)
+  if not source then return ("is missing, expected %s"):format(shape_text(own)) end
+  if shape_text(source) ~= shape_text(own) then
+    return ("is %s, expected %s"):format(shape_text(source), shape_text(own))
+  end
+  local dtype, wanted = source:dtype(), own:dtype()
+  if dtype ~= wanted and not (FLOATS[dtype] and FLOATS[wanted]) then
+    return ("is %s, expected %s"):format(dtype, wanted)
+  end
+end
+
+--- Copy values into the parameters. Every parameter must be there with its shape, and nothing else;
+-- f32, f16 and bf16 become the parameter's type.
 -- @tparam table state name -> tensor
 function Module:load(state)
   if type(state) ~= "table" then
@@ -180,16 +205,17 @@ function Module:load(state)
         :format(name, shape_text(source)), 2)
     end
   end
-  for _, p in ipairs(self:named_parameters()) do
-    local source = state[p.name]
-    if not source then
-      error(("load: tensor '%s' is missing, expected %s"):format(p.name, shape_text(p.tensor)), 2)
-    elseif shape_text(source) ~= shape_text(p.tensor) then
-      error(("load: tensor '%s' is %s, expected %s")
-        :format(p.name, shape_text(source), shape_text(p.tensor)), 2)
-    end
+  local wrong
+  walk(self, "", nil, function(name, value)
+    local what = not wrong and misfit(state[name], value)
+    wrong = wrong or what and ("load: tensor '%s' %s"):format(name, what)
+  end)
+  if wrong then error(wrong, 2) end
+  for name, source in pairs(state) do
+    local dtype = own[name]:dtype()
+    if source:dtype() ~= dtype then source = source:to "cpu":to(dtype) end
+    own[name]:copy_(source)
   end
-  for name, source in pairs(state) do own[name]:copy_(source) end
   return self
 end
 
@@ -205,4 +231,15 @@ local function check_size(layer, name, value, level)
   end
 end
 
-return {class = class, is_module = is_module, check_size = check_size}
+--- Refuse an option that is neither true nor false; nil is fine.
+-- @tparam string layer name of the layer's class
+-- @tparam string name of the option
+-- @param value
+-- @tparam number level as for error(), seen from the caller
+local function check_switch(layer, name, value, level)
+  if value ~= nil and type(value) ~= "boolean" then
+    error(("%s: %s is %s, expected true or false"):format(layer, name, tostring(value)), level + 1)
+  end
+end
+
+return {class = class, is_module = is_module, check_size = check_size, check_switch = check_switch}

@@ -3,8 +3,10 @@
 local ffi = require "ffi"
 local binding = require "octet.binding"
 local functional = require "octet.nn.functional"
+local message = require "octet.message"
 local module = require "octet.nn.module"
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 local tensor = require "octet.tensor"
 local tensor_text = require "octet.tensor_text"
 
@@ -34,7 +36,7 @@ local function offsets_of_lengths(class, tokens, lengths, count)
   local all = offsets:data()[count]
   if all ~= tokens then
     error(("%s: the lengths add up to %d, but there are %d tokens; sequences stand one behind the "
-      .. "other, without padding"):format(class, all, tokens), 5)
+      .. "other, without padding"):format(class, all, tokens), 3)
   end
   return offsets
 end
@@ -46,17 +48,23 @@ local function to_offsets(class, x, sequences, rows)
   if sequences == nil then
     if #shape ~= 3 then
       error(("%s: x is [%s]; without offsets or lengths expected [sequences x steps x inputs]")
-        :format(class, table.concat(shape, " x ")), 4)
+        :format(class, table.concat(shape, " x ")), 3)
     end
     return offsets_of(function() return shape[2] end, shape[1])
   end
   local tokens = rows and rows:size() or x:size() / shape[#shape]
   if type(sequences) == "table" then
+    for i, length in ipairs(sequences) do
+      if not number.is_whole(length, 0) then
+        error(("%s: length %d is a %s, %s, expected a whole number from 1 on"):format(class, i,
+          type(length), tostring(length)), 3)
+      end
+    end
     return offsets_of_lengths(class, tokens, function(i) return sequences[i + 1] end, #sequences)
   end
   if not tensor.is_tensor(sequences) or sequences:dtype() ~= "i32" then
     error(("%s: offsets or lengths expected as an i32 tensor, got %s"):format(class,
-      tensor.is_tensor(sequences) and tensor_text.title(sequences) or tostring(sequences)), 4)
+      tensor.is_tensor(sequences) and tensor_text.title(sequences) or tostring(sequences)), 3)
   end
   local first = sequences:data()
   if first[0] == 0 then return sequences end
@@ -84,11 +92,14 @@ local function init(self, gates, inputs, hidden, options)
   module.check_size(self.class_name, "hidden", hidden, 4)
   nearest.check_options(self.class_name, options, OPTIONS[self.class_name], 4)
   options = options or {}
+  module.check_switch(self.class_name, "bidirectional", options.bidirectional, 4)
+  module.check_switch(self.class_name, "bias", options.bias, 4)
   self.inputs, self.hidden = inputs, hidden
   self.layers = options.layers or 1
   self.directions = options.bidirectional and 2 or 1
   self.dropout = options.dropout or 0
-  if self.layers < 1 or self.layers % 1 ~= 0 or not (self.dropout >= 0 and self.dropout < 1) then
+  if not (number.is_whole(self.layers, 1) and number.within(self.dropout, 0, 1))
+    or self.dropout == 1 then
     error(("%s: %s layers with dropout %s; expected 1 or more whole ones, and 0 to below 1")
       :format(self.class_name, tostring(self.layers), tostring(self.dropout)), 4)
   end
@@ -139,7 +150,9 @@ local function forward(self, x, sequences, rows, initial_of)
   local d, finals, h = self.directions, {}, nil
   for _, part in ipairs(self.parts) do finals[part] = {} end
   for layer = 1, self.layers do
-    local out = run_layer(self, layer, x, offsets, initial_of(layer), layer == 1 and rows or nil)
+    local ok, out = pcall(run_layer, self, layer, x, offsets, initial_of(layer),
+      layer == 1 and rows or nil)
+    if not ok then error(message.without_place(out), 3) end
     for part, list in pairs(finals) do list[layer] = out[part] end
     x, h = out.y, out.h
   end
@@ -153,8 +166,22 @@ local function forward(self, x, sequences, rows, initial_of)
   return x, last, final
 end
 
+local function check_state(self, state)
+  if state == nil then return end
+  local known = {}
+  for _, part in ipairs(self.parts) do known[part] = true end
+  for part, t in pairs(type(state) == "table" and state or {state}) do
+    if not known[part] or not tensor.is_tensor(t) then
+      error(("%s: the state has %s, expected tensors named %s, as it gives them"):format(
+        self.class_name, known[part] and "a " .. type(t) .. " named " .. part
+        or "something named " .. tostring(part), table.concat(self.parts, " and ")), 3)
+    end
+  end
+end
+
 local function forward_from(self, x, sequences, state, rows)
   local d = self.directions
+  check_state(self, state)
   for _, part in ipairs(self.parts) do
     local given = state and state[part]
     if given and given:size(1) ~= self.layers * d then
@@ -206,7 +233,8 @@ end
 -- uniform in +-1/sqrt(hidden).
 --
 --     local y, last, state = lstm(x, offsets)
---     y, last, state = lstm(x, offsets, nn.detach(state))     -- truncated back-propagation
+--     state = nn.detach(state)        -- before backward, which releases what it has used
+--     y, last, state = lstm(x, offsets, state)                -- truncated back-propagation
 -- @function LSTM
 -- @tparam number inputs
 -- @tparam number hidden
@@ -286,7 +314,7 @@ function M.GRU:behind(prefix, counts, x, sequences, rows)
 end
 
 --- A state to start the next stretch of the same sequences from: no gradient passes, and it lives
--- until nothing refers to it.
+-- until nothing refers to it. To be taken before `backward`, which releases what it has used.
 -- @tparam table state as an LSTM or a GRU gives it
 -- @treturn table
 function M.detach(state)
