@@ -80,6 +80,22 @@ static int check_options(const oct_rule *rule, const double *options)
     return 0;
 }
 
+/* An option without which a rule makes do without a state cannot come once parameters are there:
+ * theirs would have to be made. */
+static int check_states(const oct_optim *o, int number, const oct_rule *rule, const double *options)
+{
+    int used = 0;
+    for (int64_t i = 0; i < o->count; i++) used |= o->members[i].group == number;
+    for (int j = 0; used && j < OCT_STATES; j++) {
+        int option = rule->state[j].option;
+        if (option && options[option - 1] != 0 && o->groups[number].options[option - 1] == 0)
+            return oct_fail("optim: option %s was 0 when the optimizer was made, so there is no "
+                            "state for it: make a new one",
+                            rule->option[option - 1].name);
+    }
+    return 0;
+}
+
 int oct_optim_group(oct_optim *o, int number, int rule, double lr, double weight_decay, int decay,
                     const double *options)
 {
@@ -94,6 +110,7 @@ int oct_optim_group(oct_optim *o, int number, int rule, double lr, double weight
     if (decay < OCT_DECAY_COUPLED || decay > OCT_DECAY_OWN)
         return oct_fail("optim: decay %d, expected 0 to 2", decay);
     OCT_TRY(check_options(oct_rule_at(rule), options));
+    OCT_TRY(check_states(o, number, oct_rule_at(rule), options));
     if (number >= o->group_count) {
         OCT_TRY(grow(&o->groups, number + 1, sizeof *o->groups));
         memset(o->groups + o->group_count, 0,

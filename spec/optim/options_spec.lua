@@ -194,10 +194,46 @@ describe("an optimizer's options", function()
     assert.matches("lr is .*nan, expected 0 or more", failure(opt.step, opt))
     opt.groups[1].lr = 1e-3
     assert.matches("max_norm is 0, expected more than 0", failure(opt.clip_norm, opt, 0))
-    assert.matches("lr is x, expected 0 or more", failure(opt.set_lr, opt, "x"))
+    assert.matches('lr is "x", expected a number, 0 or more', failure(opt.set_lr, opt, "x"))
     assert.matches("parameters are a module, expected its list, model:parameters%(%)",
       failure(optim.adam, require "octet".nn.Linear(2, 2)))
     assert.equal(0, (opt:step()))
+  end)
+
+  it("do not bring a state that was not made", function()
+    for _, case in ipairs {
+      {"sgd", {momentum = 0}, "momentum", 0.9}, {"rmsprop", {}, "centered", true},
+      {"adafactor", {}, "beta1", 0.9},
+    } do
+      local w = tensor.ones({4, 4}):parameter_()
+      local opt = optim[case[1]]({w}, case[2])
+      w:set_grad(tensor.ones {16})
+      opt:step()
+      opt.groups[1][case[3]] = case[4]
+      local before = w:totable()
+      assert.error_matches(function() opt:step() end, ("optim: option %s was 0 when the optimizer "
+        .. "was made, so there is no state for it: make a new one"):format(case[3]), 1, true)
+      assert.same(before, w:totable())
+    end
+  end)
+
+  it("of a step are numbers", function()
+    local opt = optim.sgd {tensor.ones({4}):parameter_()}
+    for _, name in ipairs {"max_norm", "lr_factor", "grad_scale"} do
+      assert.error_matches(function() opt:step {[name] = "1"} end,
+        ("optim.sgd: step: %s is a string, 1, expected a number"):format(name), 1, true)
+    end
+  end)
+
+  it("of clipping hold for the gradients that were looked at", function()
+    local w = tensor.zeros({1}):parameter_()
+    local opt = optim.sgd({w}, {lr = 1, momentum = 0})
+    w:set_grad(tensor.from {100})
+    opt:clip_norm(1)
+    opt:zero_grad()
+    w:set_grad(tensor.from {1})
+    opt:step()
+    assert.equal(-1, w:item())
   end)
 end)
 

@@ -206,4 +206,13 @@ describe("an optimizer's report", function()
     opt:watch(false)
     assert.is_nil(error_of())
   end)
+
+  it("says whose word it is that a state has 32 bits, behind an override too", function()
+    local list = {{name = "small", tensor = tensor.ones({4}):parameter_()},
+      {name = "large", tensor = tensor.ones({8192}):parameter_()}}
+    local opt = optim.adam8(list)
+    opt:override {large = {block_size = 64}}
+    local kept = opt:report().kept_32
+    assert.same({{name = "small", elements = 4, why = "fewer than 4096 elements"}}, kept)
+  end)
 end)

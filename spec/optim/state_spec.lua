@@ -444,4 +444,17 @@ describe("an optimizer that runs out of memory", function()
     end)
     assert.is_true(failures > 8, failures .. " failures")
   end)
+
+  it("of the optimizer itself is refused once it has made steps since", function()
+    local w = tensor.ones({4}):parameter_()
+    local opt = optim.adam {w}
+    w:set_grad(tensor.ones {4})
+    opt:step()
+    local state = opt:state()
+    opt:load(state)
+    opt:step()
+    assert.error_matches(function() opt:load(state) end, "optim.adam: load: the state is this "
+      .. "optimizer's own, which has made steps since; save() keeps one, restore() goes on from it",
+      1, true)
+  end)
 end)

@@ -76,7 +76,7 @@ local function members_of(who, parameters)
     error(("%s: parameters are %s, expected a list that is not empty"):format(who,
       type(parameters) == "table" and "an empty table" or "a " .. type(parameters)), 0)
   end
-  local members, known = {}, {}
+  local members, known, tensors = {}, {}, {}
   for i, entry in ipairs(parameters) do
     local is_bare = tensor.is_tensor(entry)
     local weight = is_bare and entry or type(entry) == "table" and entry.tensor
@@ -86,7 +86,11 @@ local function members_of(who, parameters)
     end
     local name = not is_bare and entry.name or tostring(i)
     if known[name] then error(('%s: two parameters are named "%s"'):format(who, name), 0) end
-    known[name] = true
+    if tensors[weight] then
+      error(('%s: "%s" and "%s" are one tensor, expected it once'):format(who, tensors[weight],
+        name), 0)
+    end
+    known[name], tensors[weight] = true, name
     local dtype = weight:dtype()
     if not FLOATS[dtype] then
       error(("%s: parameter %s is %s, expected f32, f16 or bf16"):format(who, name, dtype), 0)

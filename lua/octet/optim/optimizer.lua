@@ -8,6 +8,7 @@ local binding = require "octet.binding"
 local format_of = require "octet.optim.format"
 local message = require "octet.message"
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 local options_of = require "octet.optim.options"
 local rules = require "octet.optim.rules"
 
@@ -46,18 +47,18 @@ local function core_groups(self)
 end
 
 local function set_numbers(self, factor, level)
-  for number, group in ipairs(self.core_groups) do
+  for place, group in ipairs(self.core_groups) do
     local numbers, rule = group.numbers, group.rule
     options_of.check_group("optim." .. self.name, numbers, rule)
     rules.write(numbers_in, rule, numbers)
-    check(C.oct_optim_group(self.handle, number - 1, rule.index, numbers.lr * factor,
+    check(C.oct_optim_group(self.handle, place - 1, rule.index, numbers.lr * factor,
       numbers.weight_decay, decay_of(numbers, rule), numbers_in), level + 1)
   end
 end
 
-local function add_parameter(self, number, p, group)
+local function add_parameter(self, place, p, group)
   local signed, unsigned = format_of.handles(p.format, p.bits)
-  local ok, why = pcall(call, C.oct_optim_add, self.handle, p.tensor, p.name, number - 1, p.bits,
+  local ok, why = pcall(call, C.oct_optim_add, self.handle, p.tensor, p.name, place - 1, p.bits,
     p.format.block_size, format_of.flags(p.format), signed, unsigned, p.correction_bits,
     p.state_device)
   if not ok then error(message.without_place(why), 0) end
@@ -72,8 +73,8 @@ local function build(self)
   self.handle = ffi.gc(optim_out[0], C.oct_optim_free)
   self.core_groups, self.parameters = core_groups(self), {}
   set_numbers(self, 1, 3)
-  for number, group in ipairs(self.core_groups) do
-    for _, p in ipairs(group.parameters) do add_parameter(self, number, p, group.numbers) end
+  for place, group in ipairs(self.core_groups) do
+    for _, p in ipairs(group.parameters) do add_parameter(self, place, p, group.numbers) end
   end
 end
 
@@ -102,8 +103,9 @@ end
 -- @tparam number lr
 -- @treturn Optimizer itself
 function Optimizer:set_lr(lr)
-  if type(lr) ~= "number" or not (lr >= 0 and lr < math.huge) then
-    error(("optim.%s: lr is %s, expected 0 or more"):format(self.name, tostring(lr)), 2)
+  if not (number.is_finite(lr) and lr >= 0) then
+    error(("optim.%s: lr is %s, expected a number, 0 or more"):format(self.name,
+      type(lr) == "string" and ("%q"):format(lr) or tostring(lr)), 2)
   end
   for _, group in ipairs(self.groups) do
     if group.adamw then
@@ -133,6 +135,15 @@ end
 
 local STEP_NAMES = {"max_norm", "clip_value", "clip_percentile", "lr", "lr_factor", "grad_scale"}
 local BACKWARD_NAMES = {"clip_value", "lr", "lr_factor", "grad_scale"}
+
+local function check_numbers(self, who, options)
+  for _, name in ipairs {"max_norm", "lr_factor", "grad_scale"} do
+    if options[name] ~= nil and not number.within(options[name]) then
+      error(("optim.%s: %s: %s is a %s, %s, expected a number"):format(self.name, who, name,
+        type(options[name]), tostring(options[name])), 3)
+    end
+  end
+end
 
 local function limit_of(self, options)
   local limit = options.clip_value
@@ -171,6 +182,7 @@ function Optimizer:step(options)
     if options.max_norm and options.clip_percentile then
       error("step: max_norm and clip_percentile are both given, expected one of them", 0)
     end
+    check_numbers(self, "step", options)
     if options.lr then self:set_lr(options.lr) end
     factor, scale, limit = options.lr_factor or 1, options.grad_scale or 1, limit_of(self, options)
     if options.max_norm then norm = self:clip_norm(options.max_norm / math.abs(scale)) end
@@ -197,6 +209,7 @@ function Optimizer:step_backward(loss, options)
   handle_of(self)
   options = options or {}
   nearest.check_options("step_backward", options, BACKWARD_NAMES)
+  check_numbers(self, "step_backward", options)
   if options.lr then self:set_lr(options.lr) end
   set_numbers(self, options.lr_factor or 1, 2)
   check(C.oct_optim_step_backward(count_out, self.handle, loss, options.grad_scale or 1,
@@ -204,25 +217,28 @@ function Optimizer:step_backward(loss, options)
   return tonumber(count_out[0])
 end
 
---- All gradients count as zero from here; their memory is kept for the next ones.
+--- All gradients count as zero from here, and what clip_norm found of them no longer counts; their
+-- memory is kept for the next ones.
 function Optimizer:zero_grad()
+  self.grad_scale = 1                       -- of gradients that no step has used
   check(C.oct_optim_zero_grad(handle_of(self)), 2)
 end
 
 -- ---- what it holds -----------------------------------------------------------------------------
 
---- All that the optimizer remembers (octet.optim.state says in what form).
+--- All that the optimizer remembers (octet.optim.state says in what form). The tensors are the
+-- optimizer's own, which the next step changes: save() keeps what is there now.
 -- @treturn table `tensors` and `numbers`, as load() takes them back
 function Optimizer:state()
   handle_of(self)
   return require("octet.optim.state").read(self)
 end
 
---- Go on from a state: all of it, or where anything is wrong with it nothing changes (where a device
--- fails while it is copied there, a part). It must be of the same rule and parameters. State of 32
--- bits is quantized, and quantized state restored to 32 bits; between two quantized formats, and to
--- other correction bits, only where asked for. The groups' lr, weight_decay and options of the rule
--- are those of the state afterwards.
+--- Go on from a state: all of it, or where anything is wrong with it nothing changes (where a
+-- device fails while it is copied there, a part). It must be of the same rule and parameters.
+-- State of 32 bits is quantized, and quantized state restored to 32 bits; between two quantized
+-- formats, and to other correction bits, only where asked for. The groups' lr, weight_decay and
+-- options of the rule are those of the state afterwards.
 -- @tparam table state as state() gives it
 -- @tparam[opt] table options `convert`: true where state of another format is to be converted;
 -- `options`: false where the groups keep their own options

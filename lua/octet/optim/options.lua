@@ -134,7 +134,7 @@ local function parameter_of(who, entry, place)
     error(("%s: bits of parameter %s is %s, expected %s"):format(who, name, show(entry.bits),
       CHECKS.bits[1]), 0)
   end
-  return {name = name, tensor = entry.tensor, bits = entry.bits, lookup = entry.lookup}
+  return {name = name, tensor = entry.tensor, layer_bits = entry.bits, lookup = entry.lookup}
 end
 
 local function is_group(entry) return type(entry) == "table" and entry.params ~= nil end
@@ -142,7 +142,7 @@ local function is_group(entry) return type(entry) == "table" and entry.params ~=
 -- Bits of a parameter's state, and whose word that is: by its name, by the layer, by the group.
 local function bits_asked_for(parameter, override, group)
   if override.bits then return override.bits, "asked for by its name" end
-  if parameter.bits then return parameter.bits, "asked for by the layer" end
+  if parameter.layer_bits then return parameter.layer_bits, "asked for by the layer" end
   if group.bits ~= 32 and parameter.tensor:size() < group.min_8bit_size then
     return 32, ("fewer than %d elements"):format(group.min_8bit_size)
   end

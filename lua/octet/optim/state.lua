@@ -288,6 +288,22 @@ local function writes_of(who, self, own, state, options)
   return writes
 end
 
+-- A state's tensors are its optimizer's own: behind further steps they are no longer what its
+-- numbers say.
+local function check_snapshot(who, self, own, state)
+  if type(state.tensors) ~= "table" then return end
+  for index, p in ipairs(self.parameters) do
+    if state.numbers.steps[p.name] ~= own.steps[p.name] then
+      for name, t in pairs(M.tensors_of(self, index)) do
+        if state.tensors[p.name .. "." .. name] == t then
+          error(("%s: the state is this optimizer's own, which has made steps since; save() keeps "
+            .. "one, restore() goes on from it"):format(who), 0)
+        end
+      end
+    end
+  end
+end
+
 -- What is checked and converted lies on the processor, whatever device it comes from.
 local function here(tensors)
   if type(tensors) ~= "table" then return tensors end
@@ -301,6 +317,7 @@ local function load(self, state, options)
   if type(state) ~= "table" then error(who .. ": the state is no table", 0) end
   local own = M.read(self).numbers
   check_numbers(who, self, own, state.numbers)
+  check_snapshot(who, self, own, state)
   local groups = options_in(who, self, state.numbers, options)
   state = {numbers = state.numbers, tensors = here(state.tensors)}
   local writes = writes_of(who, self, own, state, options)
