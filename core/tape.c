@@ -68,6 +68,7 @@ static int is_wanted(const oct_node *node)
 int oct_forget_unreached(void)
 {
     int64_t kept = used;
+    if (used == 0) return 0;
     for (int64_t i = used; i > 0; i--) {
         if (is_wanted(nodes[i - 1]))
             nodes[--kept] = nodes[i - 1];

@@ -11,6 +11,7 @@ package.path = table.concat({here .. "/../?.lua", here .. "/../lua/?.lua",
   here .. "/../lua/?/init.lua", package.path}, ";")
 
 local cli = require "octet.cli"
+local file = require "octet.file"
 local octet = require "octet"
 local train = octet.train
 
@@ -86,6 +87,8 @@ local function settle(options)
   elseif own.task ~= "file" and columns then
     error(("--task %s has its own columns; --text-column and --label-column go with --task file")
       :format(own.task), 0)
+  elseif own.task ~= "file" and own.data and file.is_file(own.data) then
+    error("--data is a file: texts of your own need --text-column NAME and --label-column NAME", 0)
   end
   return cli.settled(own, SETTINGS[own.task])
 end

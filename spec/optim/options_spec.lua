@@ -200,6 +200,18 @@ describe("an optimizer's options", function()
     assert.equal(0, (opt:step()))
   end)
 
+  it("are of groups of several modules, each with names of its own", function()
+    local nn = require "octet.nn"
+    local a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+    local opt = optim.adam {{params = a:parameters()}, {params = b:parameters(), lr = 1e-4}}
+    local names = {}
+    for i, p in ipairs(opt.parameters) do names[i] = p.name end
+    assert.same({"weight", "bias", "2.weight", "2.bias"}, names)
+    assert.error_matches(function()
+      optim.adam {{name = "w", tensor = a.weight}, {name = "w", tensor = b.weight}}
+    end, 'optim.adam: two parameters are named "w"', 1, true)
+  end)
+
   it("do not bring a state that was not made", function()
     for _, case in ipairs {
       {"sgd", {momentum = 0}, "momentum", 0.9}, {"rmsprop", {}, "centered", true},

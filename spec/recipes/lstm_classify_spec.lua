@@ -79,6 +79,8 @@ describe("lstm_classify", function()
       assert.matches(message, err)
       assert.equal(1, select(2, err:gsub("\n", "")))
     end
+    fails("%-%-data is a file: texts of your own need %-%-text%-column NAME and "
+      .. "%-%-label%-column NAME", {"--data", table_path})
     fails("%-%-task file needs %-%-data FILE, %-%-text%-column NAME and %-%-label%-column NAME",
       {"--text-column", "a"})
     fails("%-%-task sms has its own columns", {"--task", "sms", "--text-column", "a"})

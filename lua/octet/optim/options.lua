@@ -257,6 +257,10 @@ function M.groups(who, parameters, options, rule, bits)
     groups[i].optimizer_bits, groups[i].parameters = options.bits or bits, {}
     for _, entry in ipairs(own.params) do
       local parameter = parameter_of(who, entry, #names + 1)
+      local other = by_name[parameter.name]
+      -- Groups of several modules, each of which knows its own names alone.
+      if other and other.group ~= i then parameter.name = ("%d.%s"):format(i, parameter.name) end
+      parameter.group = i
       if by_name[parameter.name] then
         error(("%s: two parameters are named %s"):format(who, show(parameter.name)), 0)
       end
