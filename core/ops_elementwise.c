@@ -264,6 +264,6 @@ int oct_lerp(oct_tensor *dst, oct_tensor *src, float weight)
     if (dst->start != src->start && oct_share_memory(dst, src))
         return oct_fail("lerp: the two tensors share a part of their memory");
     oct_kernels_now()->lerp(oct_f32(dst), oct_f32(src), dst->size, weight);
-    dst->storage->version++;
+    oct_wrote(dst->storage);
     return 0;
 }

@@ -344,7 +344,7 @@ int oct_fill(oct_tensor *x, double value)
         memset(oct_u8(x), (int)value, (size_t)x->size);
     else if (value == 0) memset(oct_data(x), 0, (size_t)x->size * oct_dtype_bytes(x->dtype));
     else return oct_fail("fill: the value is not one of type %s", oct_dtype_name(x->dtype));
-    x->storage->version++;
+    oct_wrote(x->storage);
     return 0;
 }
 
@@ -354,7 +354,7 @@ int oct_uniform(oct_tensor *x, float low, float high)
     if (!(low <= high)) return oct_fail("uniform: the lower bound is above the upper one");
     oct_kernels_now()->uniform(oct_f32(x), x->size, low, high, oct_random_seed(),
                                oct_random_take(OCT_STREAM_INIT, (uint64_t)(x->size + 3) / 4));
-    x->storage->version++;
+    oct_wrote(x->storage);
     return 0;
 }
 
@@ -364,6 +364,6 @@ int oct_normal(oct_tensor *x, float mean, float deviation)
     if (!(deviation >= 0)) return oct_fail("normal: the deviation is negative or not a number");
     oct_kernels_now()->normal(oct_f32(x), x->size, mean, deviation, oct_random_seed(),
                               oct_random_take(OCT_STREAM_INIT, (uint64_t)(x->size + 3) / 4));
-    x->storage->version++;
+    oct_wrote(x->storage);
     return 0;
 }

@@ -84,14 +84,14 @@ static int check_options(const oct_rule *rule, const double *options)
  * theirs would have to be made. */
 static int check_states(const oct_optim *o, int number, const oct_rule *rule, const double *options)
 {
-    int used = 0;
-    for (int64_t i = 0; i < o->count; i++) used |= o->members[i].group == number;
-    for (int j = 0; used && j < OCT_STATES; j++) {
+    for (int j = 0; j < OCT_STATES; j++) {
         int option = rule->state[j].option;
-        if (option && options[option - 1] != 0 && o->groups[number].options[option - 1] == 0)
-            return oct_fail("optim: option %s was 0 when the optimizer was made, so there is no "
-                            "state for it: make a new one",
-                            rule->option[option - 1].name);
+        if (!option || options[option - 1] == 0) continue;
+        for (int64_t i = 0; i < o->count; i++)
+            if (o->members[i].group == number && !o->members[i].tensors[OCT_STATE_VALUES + j])
+                return oct_fail("optim: option %s was 0 when the optimizer was made, so there is "
+                                "no state for it: make a new one",
+                                rule->option[option - 1].name);
     }
     return 0;
 }

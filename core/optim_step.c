@@ -349,7 +349,7 @@ static void begin_member(oct_optim_member *m, oct_optim_slot *slot, uint64_t ran
     slot->param_random_offset =
         slot->random_offset + (states_draw ? 4 * (uint64_t)oct_blocks_of(slot->size, 64) : 0);
     m->steps++;
-    m->parameter->storage->version++;
+    oct_wrote(m->parameter->storage);
 }
 
 static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m, uint64_t random_offset,

@@ -54,6 +54,36 @@ static void node_free(oct_node *node)
     oct_free(node);
 }
 
+/* How many inputs are results of ops that can still be gone back through. */
+static int64_t results_of(const oct_node *node)
+{
+    int64_t results = 0;
+    for (int64_t i = 0; i < node->count; i++) {
+        const oct_tensor *x = node->inputs[i];
+        results += x && x->requires_grad && !x->is_parameter;
+    }
+    return results;
+}
+
+static uint64_t writes_of(const oct_node *node)
+{
+    uint64_t writes = 0;
+    for (int64_t i = 0; i < node->count; i++)
+        if (node->inputs[i] && node->inputs[i]->storage) writes += node->inputs[i]->storage->writes;
+    return writes;
+}
+
+/* 1 where an earlier walk back has used what this node's step needs. */
+static int is_spent(const oct_node *node)
+{
+    if (!node->output->storage || results_of(node) != node->results) return 1;
+    for (int64_t i = 0; i < node->count; i++)
+        if (node->inputs[i] && !node->inputs[i]->storage) return 1;
+    for (int i = 0; i < OCT_SAVED; i++)
+        if (node->saved[i] && !node->saved[i]->storage) return 1;
+    return 0;
+}
+
 /* 1 where somebody besides this node has one of its outputs: a loss may still go back through it.
  */
 static int is_wanted(const oct_node *node)
@@ -106,6 +136,8 @@ oct_node *oct_tape_add(oct_backward_step step, oct_tensor *output, oct_tensor *c
     for (int64_t i = 0; i < count; i++) node->inputs[i] = oct_tensor_retain(inputs[i]);
     output->requires_grad = output->on_tape = 1;
     node->number = next++;
+    node->results = results_of(node);
+    node->writes = writes_of(node);
     nodes[used++] = node;
     return node;
 }
@@ -209,13 +241,30 @@ static oct_storage *used_by(const oct_node *node, int64_t *at)
     return NULL;
 }
 
+/* Mark the nodes that a loss depends on. */
+static void reach(oct_tensor *loss)
+{
+    loss->reached = 1;
+    for (int64_t i = used; i > 0; i--) {
+        oct_node *node = nodes[i - 1];
+        node->reached = node->output->reached;
+        for (int k = 0; k < OCT_ALSO; k++) node->reached |= node->also[k] && node->also[k]->reached;
+        for (int64_t k = 0; node->reached && k < node->count; k++)
+            if (node->inputs[k]) node->inputs[k]->reached = 1;
+    }
+    loss->reached = 0;
+    for (int64_t i = 0; i < used; i++)
+        for (int64_t k = 0; k < nodes[i]->count; k++)
+            if (nodes[i]->inputs[k]) nodes[i]->inputs[k]->reached = 0;
+}
+
 static void count_uses(void)
 {
     oct_storage *s;
     for (int64_t i = 0; i < used; i++)
         for (int64_t at = 0; (s = used_by(nodes[i], &at));) s->uses = 0;
     for (int64_t i = 0; i < used; i++)
-        for (int64_t at = 0; (s = used_by(nodes[i], &at));) s->uses++;
+        for (int64_t at = 0; nodes[i]->reached && (s = used_by(nodes[i], &at));) s->uses++;
 }
 
 static int tell_complete(const oct_node *node, watch w)
@@ -248,39 +297,41 @@ static int has_grad(const oct_node *node)
     return 0;
 }
 
-/* What a step reads is there, unless an earlier walk back has used it. */
-static int check_unused(const oct_node *node)
+/* What a step reads is there and as it was, unless an earlier walk back has used it, or somebody has
+ * written to it. */
+static int check_inputs(const oct_node *node)
 {
-    int gone = !node->output->storage;
-    for (int64_t i = 0; i < node->count; i++) gone |= node->inputs[i] && !node->inputs[i]->storage;
-    for (int i = 0; i < OCT_SAVED; i++) gone |= node->saved[i] && !node->saved[i]->storage;
-    if (!gone) return 0;
-    return oct_fail("backward: what the loss was computed from has been used and released by an "
-                    "earlier backward; add up losses that share a part, and go back once");
+    if (is_spent(node))
+        return oct_fail("backward: what the loss was computed from has been used and released by "
+                        "an earlier backward; add up losses that share a part, and go back once");
+    if (writes_of(node) != node->writes)
+        return oct_fail("backward: what the loss was computed from has been changed since, by a "
+                        "step or in place; go back before");
+    return 0;
 }
 
 static int step_back(oct_node *node, oct_tensor *loss, watch w)
 {
     if (has_grad(node)) {
-        OCT_TRY(check_unused(node));
+        OCT_TRY(check_inputs(node));
         OCT_TRY(node->step(node));
     }
-    if (w.complete) OCT_TRY(tell_complete(node, w));
+    if (w.complete && node->reached) OCT_TRY(tell_complete(node, w));
     finish_output(node->output, loss);
     for (int i = 0; i < OCT_ALSO; i++) finish_output(node->also[i], loss);
     node_free(node);
     return 0;
 }
 
-/* From the last node to the first. Those that nothing behind them gave a gradient are no part of
- * this loss: they stay recorded, at the end of the list, while somebody holds what they gave. */
+/* From the last node to the first. Those that the loss does not depend on stay recorded, at the end
+ * of the list, while somebody holds what they gave. */
 static int walk(oct_tensor *loss, watch w)
 {
     int64_t end = used, kept = used, i = used;
     int status = 0;
     while (i > 0 && status == 0) {
         oct_node *node = nodes[i - 1];
-        if (!has_grad(node) && is_wanted(node))
+        if (!node->reached && is_wanted(node))
             nodes[--kept] = node;
         else
             status = step_back(node, loss, w);
@@ -291,6 +342,19 @@ static int walk(oct_tensor *loss, watch w)
     return status;
 }
 
+/* Forget what leans on something that has been used, the first first: so goes what leans on it. */
+static void forget_spent(void)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < used; i++) {
+        if (is_spent(nodes[i]))
+            node_free(nodes[i]);
+        else
+            nodes[kept++] = nodes[i];
+    }
+    used = kept;
+}
+
 int oct_backward_with(oct_tensor *loss, oct_gradient_complete complete, void *context)
 {
     OCT_TRY(oct_check(loss, "backward", "the loss", OCT_F32));
@@ -299,16 +363,19 @@ int oct_backward_with(oct_tensor *loss, oct_gradient_complete complete, void *co
     if (!loss->on_tape)
         return oct_fail(
             "backward: nothing is recorded behind the loss: no input required a gradient, "
-            "or it was computed without recording, or backward ran already");
+            "it was computed without recording, or an earlier backward has used what it was "
+            "computed from; losses that share a part are to be added up");
     float *grad;
     int accumulate;
     int status = oct_grad_slot(&grad, &accumulate, loss);
     if (status == 0) {
         *grad = accumulate ? *grad + 1.0f : 1.0f;
+        reach(loss);
         if (complete) count_uses();
         status = walk(loss, (watch){complete, context});
     }
     if (status != 0) oct_tape_cut(0);
+    forget_spent();
     return status;
 }
 

@@ -24,6 +24,9 @@ struct oct_node {
     int64_t integers[4];
     float numbers[2];
     uint64_t random_seed, random_offset;
+    int64_t results;               /* how many inputs were results of recorded ops, */
+    uint64_t writes;               /* and how often inputs had been written to */
+    int reached;                   /* while a walk back looks for what its loss depends on */
     int64_t count;                 /* of inputs */
     oct_tensor *inputs[];          /* entries may be NULL */
 };

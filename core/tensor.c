@@ -304,7 +304,7 @@ int oct_copy(oct_tensor *dst, oct_tensor *src)
         return oct_fail("copy: the two tensors share memory");
     OCT_TRY(oct_device_copy(oct_data(dst), dst->storage->device, oct_data(src),
                             src->storage->device, bytes_of(dst)));
-    dst->storage->version++;
+    oct_wrote(dst->storage);
     return 0;
 }
 
@@ -325,8 +325,8 @@ int oct_swap(oct_tensor *a, oct_tensor *b)
         memcpy(q, part, bytes);
         p += bytes, q += bytes, left -= bytes;
     }
-    a->storage->version++;
-    b->storage->version++;
+    oct_wrote(a->storage);
+    oct_wrote(b->storage);
     return 0;
 }
 

@@ -18,7 +18,8 @@ typedef struct oct_storage {
     int device;                    /* where `data` lies: OCT_CPU, ... of core/device.h */
     int purpose;                   /* OCT_PARAMETERS ... */
     size_t bytes;
-    uint64_t version;              /* raised by whoever writes into it in place */
+    uint64_t version;              /* raised by whoever may write into it in place, */
+    uint64_t writes;               /* and by who does (oct_wrote) */
     int64_t uses;                  /* by what is recorded, while a walk back counts them */
     void *data;
 } oct_storage;
@@ -31,6 +32,7 @@ struct oct_tensor {
     uint8_t kept;                  /* neither backward nor the scope's end drops its storage */
     uint8_t grad_is_empty;         /* `grad` holds no value yet: the next writer overwrites it */
     uint8_t on_tape;               /* an op's result that backward has still to visit */
+    uint8_t reached;               /* while a walk back looks for what its loss depends on */
     int64_t shape[OCT_MAX_DIMS];
     int64_t size;                  /* elements */
     int64_t start;                 /* first element within the storage */
@@ -73,6 +75,13 @@ static inline int32_t *oct_i32(const oct_tensor *t)
 static inline uint8_t *oct_u8(const oct_tensor *t)
 {
     return (uint8_t *)t->storage->data + t->start;
+}
+
+/* To be called by what has changed elements in place. */
+static inline void oct_wrote(oct_storage *storage)
+{
+    storage->version++;
+    storage->writes++;
 }
 
 /* 1 where two tensors of one type that are alive have an element in common. */

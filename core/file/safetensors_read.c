@@ -212,7 +212,7 @@ static int read_entry(oct_safetensors *file, const oct_st_entry *entry, oct_tens
 {
     reading r = {.file = file, .entry = entry, .dtype = tensor->dtype};
     if (!is_plain(entry->type, r.dtype) && !(r.piece = oct_malloc(PIECE_BYTES))) return -1;
-    tensor->storage->version++;
+    oct_wrote(tensor->storage);
     int status = read_checked(&r, oct_data(tensor));
     oct_free(r.piece);
     return status;

@@ -153,8 +153,8 @@ local function flatten(values, into)
     local v = values[i]
     if type(v) == "table" then
       flatten(v, into)
-    elseif type(v) == "number" then
-      into[#into + 1] = v
+    elseif type(v) == "number" or (type(v) == "cdata" and tonumber(v)) then
+      into[#into + 1] = tonumber(v)
     else
       error(("tensor.from: value %d is a %s, expected a number"):format(#into + 1, type(v)), 0)
     end
@@ -292,7 +292,10 @@ local function device_of(t, level)
 end
 
 --- @treturn string the device that it lies on: "cpu", "cuda"
-function methods:device() return device_of(self, 2) end
+function methods:device()
+  local name = device_of(self, 2)
+  return name
+end
 
 function methods:requires_grad() return has_flag(self, REQUIRES_GRAD) end
 function methods:is_parameter() return has_flag(self, PARAMETER) end
@@ -338,6 +341,7 @@ end
 --- The value of a tensor of one element.
 -- @treturn number
 function methods:item()
+  device_of(self, 2)                      -- is it there?
   info(self)
   if size_out[0] ~= 1 then
     error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
@@ -348,6 +352,7 @@ end
 --- All elements in one flat table, row by row.
 -- @treturn {number,...}
 function methods:totable()
+  device_of(self, 2)                      -- is it there?
   local at, values = self:reader(), {}
   for i = 1, self:size() do values[i] = at(i - 1) end
   return values
@@ -509,7 +514,7 @@ local REDUCTION = {[C.OCT_OP_SUM] = "sum", [C.OCT_OP_MEAN] = "mean", [C.OCT_OP_M
 local function reduce(self, dim, keep, op)
   if dim ~= nil and not number.is_whole(dim, 1) then
     error(("%s: the dimension is %s, expected a whole number from 1 on"):format(REDUCTION[op],
-      tostring(dim)), 3)
+      tostring(dim)), 2)
   end
   call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
   return take()
@@ -640,7 +645,13 @@ end
 -- @treturn tensor itself
 function methods:to_(device)
   M.check_device(device, "to_", 2)
-  call(C.oct_move, self, device)
+  if C.oct_move(self, device) ~= 0 then
+    -- Views, and what is recorded for losses, that nobody holds any more do not stand in its way.
+    local why = binding.last_error()
+    if not (why:find "^move:" or why:find "out of memory") then error(why, 2) end
+    binding.collect()
+    check(C.oct_move(self, device), 2)
+  end
   return self
 end
 

@@ -26,14 +26,42 @@ describe("the record", function()
     local shared = p * 3
     local a, b = shared:sum(), (shared * shared):sum()
     a:backward()
-    assert.error_matches(function() b:backward() end, "backward: what the loss was computed from "
-      .. "has been used and released by an earlier backward; add up losses that share a part", 1,
-      true)
+    local message = "an earlier backward has used what it was computed from; losses that share a "
+      .. "part are to be added up"
+    assert.error_matches(function() b:backward() end, message, 1, true)
+    -- Though the part itself is still there.
+    for _, make in ipairs {function() return (p * 3):sum() end,
+      function() return (p * 3):keep() end} do
+      shared = make()
+      a, b = shared:sum(), (shared * shared):sum()
+      a:backward()
+      assert.error_matches(function() b:backward() end, message, 1, true)
+    end
     p:zero_grad()
     shared = p * 3
     local loss = shared:sum() + (shared * shared):sum()
     loss:backward()
     assert.same({3 + 18, 3 + 36}, p:grad():totable())
+  end)
+
+  it("of what has been changed since is refused", function()
+    local p, q = parameter(), parameter()
+    local opt = require "octet.optim".sgd({p}, {lr = 1})
+    local a, b = (p * 2):sum(), (p * q):sum()
+    a:backward()
+    opt:step()
+    local message = "backward: what the loss was computed from has been changed since, by a step "
+      .. "or in place; go back before"
+    assert.error_matches(function() b:backward() end, message, 1, true)
+    local x = tensor.ones {2}
+    b = (x * q):sum()
+    x:fill_(7)
+    assert.error_matches(function() b:backward() end, message, 1, true)
+    -- To look at something is no change.
+    b = (x * q):sum()
+    assert.same({7, 7}, x:totable())
+    b:backward()
+    assert.same({7, 7}, q:grad():totable())
   end)
 
   it("keeps what a loss does not need for whoever holds it", function()
@@ -60,6 +88,25 @@ describe("the record", function()
       local held = machine.memory().total.now - before
       assert.is_true(held <= 4000, held .. " bytes")            -- p's gradient
     end
+  end)
+
+  it("of what leans on a loss that has gone back goes with it, within scopes too", function()
+    local w = tensor.ones({64, 64}):parameter_()
+    octet.scope(function()
+      local most = 0
+      for i = 1, 50 do
+        octet.scope(function()
+          local y = w * 2
+          local aside = (y - 1):square():mean()
+          y:sum():backward()
+          assert.is_false(aside:is_released())
+        end)
+        local now = machine.memory().activations.now
+        most = i == 1 and now or math.max(most, now)
+        assert.is_true(now <= most)
+      end
+      assert.is_true(most < 4 * 64 * 64, most .. " bytes")
+    end)
   end)
 
   it("of an inner scope stays for the outer one, though what was recorded before goes", function()

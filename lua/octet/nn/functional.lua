@@ -98,12 +98,17 @@ function M.binary_cross_entropy_with_logits(logits, targets)
   return take()
 end
 
---- Mean squared error of two tensors of the same shape; a column has the shape of a list, too.
+local function without_ones(t)
+  local sizes = {}
+  for _, n in ipairs(t:shape()) do sizes[#sizes + 1] = n ~= 1 and n or nil end
+  return table.concat(sizes, " x ")
+end
+
+--- Mean squared error of two tensors of the same shape, in which dimensions of 1 count for nothing.
 -- @treturn tensor a scalar
 function M.mse_loss(prediction, target)
-  local theirs, ours = table.concat(target:shape(), " x "), table.concat(prediction:shape(), " x ")
-  if theirs ~= ours and not (target:ndim() == 1 and target:size() == prediction:size()
-    and prediction:size(1) == target:size()) then
+  local ours, theirs = without_ones(prediction), without_ones(target)
+  if ours ~= theirs then
     error(("mse_loss: the prediction is [%s], the target [%s], expected the same"):format(ours,
       theirs), 2)
   end

@@ -88,9 +88,13 @@ end
 function Module:named_parameters()
   local list, seen = {}, {}
   walk(self, "", nil, function(name, value, bits, lookup)
-    if seen[value] then return end
-    seen[value] = true
-    list[#list + 1] = {name = name, tensor = value, bits = bits, lookup = lookup}
+    local known = seen[value]
+    if known then
+      known.bits, known.lookup = known.bits or bits, known.lookup or lookup
+      return
+    end
+    seen[value] = {name = name, tensor = value, bits = bits, lookup = lookup}
+    list[#list + 1] = seen[value]
   end)
   return list
 end
@@ -213,7 +217,7 @@ function Module:load(state)
   if wrong then error(wrong, 2) end
   for name, source in pairs(state) do
     local dtype = own[name]:dtype()
-    if source:dtype() ~= dtype then source = source:to "cpu":to(dtype) end
+    if source:dtype() ~= dtype then source = source:to "cpu":detach():to(dtype) end
     own[name]:copy_(source)
   end
   return self

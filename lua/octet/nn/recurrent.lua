@@ -152,7 +152,7 @@ local function forward(self, x, sequences, rows, initial_of)
   for layer = 1, self.layers do
     local ok, out = pcall(run_layer, self, layer, x, offsets, initial_of(layer),
       layer == 1 and rows or nil)
-    if not ok then error(message.without_place(out), 3) end
+    if not ok then error(message.without_place(out), 2) end
     for part, list in pairs(finals) do list[layer] = out[part] end
     x, h = out.y, out.h
   end
@@ -186,7 +186,7 @@ local function forward_from(self, x, sequences, state, rows)
     local given = state and state[part]
     if given and given:size(1) ~= self.layers * d then
       error(("%s: state.%s is [%s], expected [%d x sequences x %d]"):format(self.class_name, part,
-        table.concat(given:shape(), " x "), self.layers * d, self.hidden), 3)
+        table.concat(given:shape(), " x "), self.layers * d, self.hidden), 2)
     end
   end
   return forward(self, x, sequences, rows, function(layer)
@@ -204,12 +204,12 @@ end
 local function forward_behind(self, prefix, counts, x, sequences, rows)
   if self.directions > 1 then
     error(("%s: behind: one direction expected; the other has no prefix"):format(self.class_name),
-      3)
+      2)
   end
   sequences = to_offsets(self.class_name, x, sequences, rows)
   if counts:size() ~= sequences:size() - 1 then
     error(("%s: behind: %d counts, but %d sequences"):format(self.class_name, counts:size(),
-      sequences:size() - 1), 3)
+      sequences:size() - 1), 2)
   end
   local steps = prefix:size(1)
   local offsets, none = offsets_of(function() return steps end, 1), tensor.zeros({1, self.hidden})
