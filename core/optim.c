@@ -8,7 +8,6 @@
 #include "core/error.h"
 #include "core/map.h"
 #include "core/memory.h"
-#include "core/scope.h"
 #include "core/tensor.h"
 
 /* ---- making and freeing ---------------------------------------------------------------------- */
@@ -87,6 +86,8 @@ static int check_states(const oct_optim *o, int number, const oct_rule *rule, co
     for (int j = 0; j < OCT_STATES; j++) {
         int option = rule->state[j].option;
         if (!option || options[option - 1] == 0) continue;
+        /* In every step, where nothing has changed: then nobody lacks it. */
+        if (number < o->group_count && o->groups[number].options[option - 1] != 0) continue;
         for (int64_t i = 0; i < o->count; i++)
             if (o->members[i].group == number && !o->members[i].tensors[OCT_STATE_VALUES + j])
                 return oct_fail("optim: option %s was 0 when the optimizer was made, so there is "
@@ -153,10 +154,8 @@ static int make_room(oct_optim *o, int64_t pieces)
 static int add_tensor(oct_optim_member *m, int which, int dtype, int ndim, const int64_t *shape,
                       uint8_t value)
 {
-    oct_tensor *t = oct_tensor_make_on(m->state_device, dtype, ndim, shape, OCT_OPTIMIZER_STATE);
+    oct_tensor *t = oct_tensor_make_kept(m->state_device, dtype, ndim, shape, OCT_OPTIMIZER_STATE);
     if (!t) return -1;
-    t->kept = 1;
-    oct_scope_leave(t);
     m->tensors[which] = t;
     return oct_device_fill(oct_data(t), m->state_device, value, (int64_t)t->storage->bytes);
 }

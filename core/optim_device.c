@@ -25,11 +25,18 @@ typedef struct copy {
     int back;                      /* the step writes it */
 } copy;
 
+/* Pieces first .. end - 1 of some work, which are all those of their slots. */
+typedef struct part {
+    int64_t first, end;
+} part;
+
 typedef struct stage {
     const oct_device_kernels *device;
     int with_states, writes;       /* what the work is */
     oct_optim_slot *slots;         /* as they lie there, and their pieces */
     oct_optim_piece *pieces;
+    part *parts;
+    int64_t part_count;
     copy *copies;
     int64_t copy_count, used;
     char *room;                    /* NULL: what is needed is only added up, in `used` */
@@ -126,11 +133,6 @@ static int take_back(const stage *s)
 
 /* ---- some parameters at a time --------------------------------------------------------------- */
 
-/* Pieces first .. end - 1 of some work, which are all those of their slots. */
-typedef struct part {
-    int64_t first, end;
-} part;
-
 /* What the work is, and where its results go. */
 typedef struct results {
     int64_t *left_out;             /* NULL: nobody wants to know */
@@ -219,10 +221,11 @@ static int prepare(stage *s, oct_optim *o, int device, const oct_optim_work *wor
     s->device = oct_device_kernels_of(device);
     s->slots = oct_malloc((size_t)slots * sizeof *s->slots);
     s->pieces = oct_malloc((size_t)pieces * sizeof *s->pieces);
+    s->parts = oct_malloc((size_t)slots * sizeof *s->parts);
     s->copies = oct_malloc((size_t)(slots * COPIES_OF_SLOT + 2) * sizeof *s->copies);
-    if (!s->slots || !s->pieces || !s->copies) return -1;
+    if (!s->slots || !s->pieces || !s->parts || !s->copies) return -1;
     for (part p = {0}; p.end < pieces;) {
-        p = part_from(s, work, p.end);
+        p = s->parts[s->part_count++] = part_from(s, work, p.end);
         begin(s, NULL);
         (void)put_part(&there, s, work, p, r);
         if (s->used > most) most = s->used;
@@ -256,15 +259,15 @@ static int run(const results *r, stage *s, oct_optim *o, const oct_optim_work *w
     int device = o->device != OCT_CPU ? o->device : oct_device_newest();
     work_there there;
     int status = prepare(s, o, device, work, r);
-    for (part p = {0}; status == 0 && p.end < work->units[work->unit_count];) {
-        p = part_from(s, work, p.end);
+    for (int64_t i = 0; status == 0 && i < s->part_count; i++) {
         begin(s, o->stage);
-        status = put_part(&there, s, work, p, r);
-        if (status == 0) status = launch(r, s, &there, p.first);
+        status = put_part(&there, s, work, s->parts[i], r);
+        if (status == 0) status = launch(r, s, &there, s->parts[i].first);
         if (status == 0) status = take_back(s);
     }
     oct_free(s->slots);
     oct_free(s->pieces);
+    oct_free(s->parts);
     oct_free(s->copies);
     return status;
 }

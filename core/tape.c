@@ -54,6 +54,17 @@ static void node_free(oct_node *node)
     oct_free(node);
 }
 
+/* What a node has taken in or saved, in turn; NULL behind the last one. */
+static const oct_tensor *next_held(const oct_node *node, int64_t *at)
+{
+    while (*at < node->count + OCT_SAVED) {
+        int64_t i = (*at)++;
+        const oct_tensor *x = i < node->count ? node->inputs[i] : node->saved[i - node->count];
+        if (x) return x;
+    }
+    return NULL;
+}
+
 /* How many inputs are results of ops that can still be gone back through. */
 static int64_t results_of(const oct_node *node)
 {
@@ -76,11 +87,10 @@ static uint64_t writes_of(const oct_node *node)
 /* 1 where an earlier walk back has used what this node's step needs. */
 static int is_spent(const oct_node *node)
 {
+    const oct_tensor *x;
     if (!node->output->storage || results_of(node) != node->results) return 1;
-    for (int64_t i = 0; i < node->count; i++)
-        if (node->inputs[i] && !node->inputs[i]->storage) return 1;
-    for (int i = 0; i < OCT_SAVED; i++)
-        if (node->saved[i] && !node->saved[i]->storage) return 1;
+    for (int64_t at = 0; (x = next_held(node, &at));)
+        if (!x->storage) return 1;
     return 0;
 }
 
@@ -152,10 +162,9 @@ void oct_tape_also(oct_node *node, oct_tensor *output)
 
 static int node_holds(const oct_node *node, const oct_storage *storage)
 {
-    for (int64_t i = 0; i < node->count; i++)
-        if (node->inputs[i] && node->inputs[i]->storage == storage) return 1;
-    for (int i = 0; i < OCT_SAVED; i++)
-        if (node->saved[i] && node->saved[i]->storage == storage) return 1;
+    const oct_tensor *x;
+    for (int64_t at = 0; (x = next_held(node, &at));)
+        if (x->storage == storage) return 1;
     return 0;
 }
 
@@ -186,15 +195,7 @@ int oct_grad_slot(float **grad, int *accumulate, oct_tensor *x)
     *grad = NULL;
     *accumulate = 0;
     if (!x || !x->requires_grad) return 0;
-    if (!x->grad) {
-        oct_tensor *made = oct_tensor_make(OCT_F32, x->ndim, x->shape,
-                                           x->is_parameter ? OCT_GRADIENTS : OCT_ACTIVATIONS);
-        if (!made) return -1;
-        oct_scope_leave(made); /* lives and dies with x */
-        made->kept = 1;
-        x->grad = made;
-        x->grad_is_empty = 1;
-    }
+    OCT_TRY(oct_grad_make(x));
     *grad = oct_f32(x->grad);
     *accumulate = !x->grad_is_empty;
     x->grad_is_empty = 0;
@@ -233,11 +234,9 @@ typedef struct watch {
  * tensors: a view that was taken unrecorded reads a parameter, too. */
 static oct_storage *used_by(const oct_node *node, int64_t *at)
 {
-    while (*at < node->count + 3) {
-        int64_t i = (*at)++;
-        const oct_tensor *x = i < node->count ? node->inputs[i] : node->saved[i - node->count];
-        if (x && x->storage && x->storage->purpose == OCT_PARAMETERS) return x->storage;
-    }
+    const oct_tensor *x;
+    while ((x = next_held(node, at)))
+        if (x->storage && x->storage->purpose == OCT_PARAMETERS) return x->storage;
     return NULL;
 }
 
@@ -297,8 +296,8 @@ static int has_grad(const oct_node *node)
     return 0;
 }
 
-/* What a step reads is there and as it was, unless an earlier walk back has used it, or somebody has
- * written to it. */
+/* What a step reads is there and as it was, unless an earlier walk back has used it, or somebody
+ * has written to it. */
 static int check_inputs(const oct_node *node)
 {
     if (is_spent(node))

@@ -113,6 +113,24 @@ oct_tensor *oct_tensor_make_on(int device, int dtype, int ndim, const int64_t *s
     return t;
 }
 
+oct_tensor *oct_tensor_make_kept(int device, int dtype, int ndim, const int64_t *shape, int purpose)
+{
+    oct_tensor *t = oct_tensor_make_on(device, dtype, ndim, shape, purpose);
+    if (!t) return NULL;
+    oct_scope_leave(t);
+    t->kept = 1;
+    return t;
+}
+
+int oct_grad_make(oct_tensor *x)
+{
+    if (x->grad) return 0;
+    x->grad = oct_tensor_make_kept(x->storage->device, OCT_F32, x->ndim, x->shape,
+                                   x->is_parameter ? OCT_GRADIENTS : OCT_ACTIVATIONS);
+    x->grad_is_empty = 1;
+    return x->grad ? 0 : -1;
+}
+
 oct_tensor *oct_tensor_view(oct_tensor *base, int64_t start, int ndim, const int64_t *shape)
 {
     oct_tensor *t = handle_new(base->dtype, ndim, shape, base->storage);
@@ -272,14 +290,7 @@ int oct_set_grad(oct_tensor *t, oct_tensor *g)
         t->grad_is_empty = 0;
         return 0;
     }
-    if (!t->grad) {
-        oct_tensor *made =
-            oct_tensor_make_on(t->storage->device, OCT_F32, t->ndim, t->shape, OCT_GRADIENTS);
-        if (!made) return -1;
-        oct_scope_leave(made); /* lives and dies with t */
-        made->kept = 1;
-        t->grad = made;
-    }
+    OCT_TRY(oct_grad_make(t));
     t->grad_is_empty = 1;
     OCT_TRY(oct_copy(t->grad, g));
     t->grad_is_empty = 0;
@@ -317,7 +328,7 @@ int oct_swap(oct_tensor *a, oct_tensor *b)
         return oct_fail("swap: sizes differ: %s and %s", oct_shape_text(a), oct_shape_text(b));
     if (oct_share_memory(a, b)) return oct_fail("swap: the two tensors share memory");
     char part[PART], *p = oct_data(a), *q = oct_data(b);
-    size_t left = (size_t)a->size * oct_dtype_bytes(a->dtype);
+    size_t left = (size_t)bytes_of(a);
     while (left > 0) {
         size_t bytes = left < PART ? left : PART;
         memcpy(part, p, bytes);

@@ -51,6 +51,11 @@ const char *oct_dtype_name(int dtype);
 oct_tensor *oct_tensor_make(int dtype, int ndim, const int64_t *shape, int purpose);
 /* The same on a device (core/device.h). */
 oct_tensor *oct_tensor_make_on(int device, int dtype, int ndim, const int64_t *shape, int purpose);
+/* The same outside of every scope, kept. */
+oct_tensor *oct_tensor_make_kept(int device, int dtype, int ndim, const int64_t *shape,
+                                 int purpose);
+/* Let x have a gradient, empty where it had none, on x's device. It lives and dies with x. */
+int oct_grad_make(oct_tensor *x);
 /* In *here, a tensor of the processor's with the same content: itself, where it is one. NULL is
  * NULL. */
 int oct_tensor_here(oct_tensor **here, oct_tensor *tensor);

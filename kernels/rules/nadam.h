@@ -23,21 +23,25 @@ INLINE vf nadam_rule(vf *bound, vf s[OCT_STATES], vf p, vf g, const float *c, in
 
 #else
 
-/* mu_1 ... mu_t, or 0 where 1 minus it is 1: some hundred factors. *next: mu_t+1. */
-static double nadam_product(double *next, double beta1, double decay, int64_t t)
+static double nadam_mu(double beta1, double decay, int64_t t)
+{
+    return beta1 * (1 - exp((double)t * decay * log(0.96)) / 2);
+}
+
+/* mu_1 ... mu_t, or 0 where 1 minus it is 1: some hundred factors. */
+static double nadam_product(double beta1, double decay, int64_t t)
 {
     double by = exp(decay * log(0.96)), power = by, product = 1;
     for (int64_t i = 1; i <= t && product > 0x1p-60; i++, power *= by)
         product *= beta1 * (1 - power / 2);
-    *next = beta1 * (1 - exp((double)(t + 1) * decay * log(0.96)) / 2);
     return product > 0x1p-60 ? product : 0;
 }
 
 static void nadam_numbers(oct_numbers *n, const oct_rule_input *in)
 {
-    double beta1 = in->options[0], beta2 = in->options[1], mu, next;
-    (void)nadam_product(&mu, beta1, in->options[3], in->step - 1);
-    double product = nadam_product(&next, beta1, in->options[3], in->step);
+    double beta1 = in->options[0], beta2 = in->options[1], decay = in->options[3];
+    double mu = nadam_mu(beta1, decay, in->step), next = nadam_mu(beta1, decay, in->step + 1);
+    double product = nadam_product(beta1, decay, in->step);
     n->c[NADAM_BETA1_REST] = (float)(1 - beta1);
     n->c[NADAM_BETA2_REST] = (float)(1 - beta2);
     n->c[NADAM_ROOT_SCALE] = (float)(1 / sqrt(1 - oct_power(beta2, in->step)));

@@ -10,4 +10,11 @@ function M.without_place(message)
   return (tostring(message):gsub("^.-:%d+: ", "", 1))
 end
 
+--- A value as an error shows it: a text in quotes.
+-- @param value
+-- @treturn string
+function M.shown(value)
+  return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
+end
+
 return M

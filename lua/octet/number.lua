@@ -16,6 +16,11 @@ end
 -- @treturn boolean
 function M.is_finite(x) return type(x) == "number" and x - x == 0 end
 
+--- A number from 0 to below 1, as a share or a decay is.
+-- @param x
+-- @treturn boolean
+function M.is_share(x) return M.within(x, 0, 1) and x < 1 end
+
 --- A whole number from `least` to `most`, 2^53 where nothing is said: up to there each is exact.
 -- @param x
 -- @tparam number least

@@ -12,6 +12,7 @@ local binding = require "octet.binding"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 local tensor_text = require "octet.tensor_text"
+local tensor_values = require "octet.tensor_values"
 
 local C, call, check = binding.C, binding.call, binding.check
 
@@ -30,6 +31,7 @@ local PURPOSES = {
   optimizer_state = C.OCT_OPTIMIZER_STATE, activations = C.OCT_ACTIVATIONS,
   workspace = C.OCT_WORKSPACE, data = C.OCT_DATA,
 }
+local FLOATS, HALVES = {f32 = true, f16 = true, bf16 = true}, {f16 = true, bf16 = true}
 local DEVICES = {cpu = true, cuda = true, ["cuda-emu"] = true}
 local RELEASED, PARAMETER, REQUIRES_GRAD = 4, 2, 1
 
@@ -141,62 +143,12 @@ end
 -- @tparam[opt="f32"] string dtype
 -- @treturn tensor
 function M.full(shape, value, dtype)
-  if dtype == "f16" or dtype == "bf16" then return M.full(shape, value):to(dtype) end
+  if HALVES[dtype] then return M.full(shape, value):to(dtype) end
   return M.new(shape, dtype):fill_(value)
 end
 
 function M.zeros(shape, dtype) return M.full(shape, 0, dtype) end
 function M.ones(shape, dtype) return M.full(shape, 1, dtype) end
-
-local function flatten(values, into)
-  for i = 1, table.maxn(values) do
-    local v = values[i]
-    if type(v) == "table" then
-      flatten(v, into)
-    elseif type(v) == "number" or (type(v) == "cdata" and tonumber(v)) then
-      into[#into + 1] = tonumber(v)
-    else
-      error(("tensor.from: value %d is a %s, expected a number"):format(#into + 1, type(v)), 0)
-    end
-  end
-  return into
-end
-
-local WHOLE = {i32 = {-2 ^ 31, 2 ^ 31 - 1}, u8 = {0, 255}}
-
---- Write numbers; whole ones of the type's range where the type is of such.
-local function write(t, values, dtype)
-  local data, range = t:data(), WHOLE[dtype]
-  for i, x in ipairs(values) do
-    if range and not number.is_whole(x, range[1], range[2]) then
-      error(("tensor.from: value %d is %s, expected a whole number from %d to %d"):format(i,
-        tostring(x), range[1], range[2]), 0)
-    end
-    data[i - 1] = x
-  end
-end
-
---- The shape that nested tables have by themselves, each level a dimension.
--- @return the shape; nil and what is wrong where rows differ
-local function shape_of(values)
-  local shape, deepest = {}, nil
-  local function measure(row, dim)
-    shape[dim] = shape[dim] or #row
-    if #row ~= shape[dim] then
-      return ("a row of %d among rows of %d"):format(#row, shape[dim])
-    end
-    for i = 1, #row do
-      local nested = type(row[i]) == "table"
-      if deepest and nested ~= (dim < deepest) then return "numbers and rows side by side" end
-      local wrong = nested and measure(row[i], dim + 1)
-      if wrong then return wrong end
-      if not nested then deepest = dim end
-    end
-  end
-  local wrong = measure(values, 1)
-  if wrong then return nil, wrong end
-  return shape
-end
 
 --- A tensor with given values.
 -- @tparam table|cdata values numbers, rows of numbers, and so on; or a C array of the type
@@ -219,19 +171,18 @@ function M.from(values, shape, dtype)
     error(("tensor.from: the shape is a %s, expected a table of sizes"):format(type(shape)), 2)
   end
   local wrong
-  if not shape then shape, wrong = shape_of(values) end
+  if not shape then shape, wrong = tensor_values.shape_of(values) end
   if wrong then error(("tensor.from: %s; expected rows of one length"):format(wrong), 2) end
-  local ok, list = pcall(flatten, values, {})
+  local ok, list = pcall(tensor_values.flatten, values, {})
   if not ok then error(list, 2) end
   if #list == 0 then error("tensor.from: no values", 2) end
-  local halved = dtype == "f16" or dtype == "bf16"
-  local t = M.new(shape, not halved and dtype or nil)
+  local t = M.new(shape, not HALVES[dtype] and dtype or nil)
   if #list ~= t:size() then
     error(("tensor.from: %d values for a shape of %d elements"):format(#list, t:size()), 2)
   end
-  ok, wrong = pcall(write, t, list, dtype)
+  ok, wrong = pcall(tensor_values.write, t, list, dtype)
   if not ok then error(wrong, 2) end
-  return halved and t:to(dtype) or t
+  return HALVES[dtype] and t:to(dtype) or t
 end
 
 --- Tensors joined along a dimension.
@@ -315,7 +266,7 @@ end
 function methods:readable()
   local dtype = self:dtype()
   if device_of(self, 3) ~= "cpu" then return self:to "cpu":readable() end
-  if dtype ~= "f16" and dtype ~= "bf16" then return self end
+  if not HALVES[dtype] then return self end
   check(C.oct_set_grad_enabled(flag_out, 0))
   local before = flag_out[0]
   local ok, y = pcall(methods.to, self, "f32")
@@ -323,20 +274,9 @@ function methods:readable()
   return ok and y or error(y, 0)
 end
 
---- Its elements as numbers. A float read from memory whose bits are some NaN is, to LuaJIT,
--- whatever these bits stand for in a value of its own, a pointer too: here every NaN comes as the
--- usual one.
+--- Its elements as numbers (octet.tensor_values).
 -- @treturn function of a place from 0, which gives the number there
-function methods:reader()
-  local t = self:readable()
-  local data = t:data()
-  if t:dtype() ~= "f32" then return function(i) return t and data[i] end end
-  local bits = ffi.cast("uint32_t *", data)
-  return function(i)
-    if bit.band(bits[i], 0x7fffffff) > 0x7f800000 then return 0 / 0 end
-    return t and data[i]                  -- `t`: its memory is there as long as this function is
-  end
-end
+function methods:reader() return tensor_values.reader(self) end
 
 --- The value of a tensor of one element.
 -- @treturn number
@@ -551,10 +491,12 @@ function methods:argmax(...)
   return take()
 end
 
+local MATMUL_OPTIONS = {"transpose_a", "transpose_b"}
+
 --- Matrix product; `{transpose_a = true, transpose_b = true}` as wanted.
 -- @treturn tensor
 function methods:matmul(other, options)
-  nearest.check_options("matmul", options, {"transpose_a", "transpose_b"}, 2)
+  nearest.check_options("matmul", options, MATMUL_OPTIONS, 2)
   options = options or {}
   call(C.oct_matmul, out, self, other, options.transpose_a and 1 or 0,
     options.transpose_b and 1 or 0)
@@ -701,6 +643,6 @@ ffi.metatype("oct_tensor", {
 
 -- What the other parts of the library call the core with, and the names of its numbers.
 M.call, M.out, M.take, M.own = call, out, take, own
-M.DTYPES, M.PURPOSES = DTYPES, PURPOSES
+M.DTYPES, M.PURPOSES, M.FLOATS = DTYPES, PURPOSES, FLOATS
 
 return M

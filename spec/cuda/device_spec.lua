@@ -33,18 +33,7 @@ describe("a device", function()
 end)
 
 describe("the emulated device", function()
-  local is_open, why = pcall(machine.open_device, "cuda-emu")
-
-  local function spec(title, f)
-    it(title, function()
-      if not is_open then pending(why) end
-      machine.open_device "cuda-emu"
-      emulation.usual()
-      f()
-    end)
-  end
-
-  teardown(function() if is_open then emulation.usual() end end)
+  local spec = emulation.specs(it, pending, teardown)
 
   spec("says that it is none", function()
     assert.equal("CUDA, emulated on the processor", machine.open_device "cuda-emu")

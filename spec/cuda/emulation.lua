@@ -1,6 +1,7 @@
 --- The controls of the emulated device, which its library has for specs.
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local machine = require "octet.machine"
 
 local M = {}
 
@@ -23,6 +24,27 @@ local function control(reversed, fail)
   end
   library.oct_emulation(calls, allocations, reversed, fail)
   return tonumber(calls[0]), tonumber(allocations[0])
+end
+
+M.DEVICE = "cuda-emu"
+
+--- Specs that run on the emulated device, each with the usual settings at its beginning, and that
+-- are pending, with the reason, where its plug-in was not built.
+-- @tparam function it busted's
+-- @tparam function pending busted's
+-- @tparam function teardown busted's: afterwards the settings are the usual ones again
+-- @treturn function spec(title, f), in the place of it
+function M.specs(it, pending, teardown)
+  local is_open, why = pcall(machine.open_device, M.DEVICE)
+  teardown(function() if is_open then M.usual() end end)
+  return function(title, f)
+    it(title, function()
+      if not is_open then pending(why) end
+      machine.open_device(M.DEVICE)
+      M.usual()
+      f()
+    end)
+  end
 end
 
 --- Threads of a block run in their order, and nothing fails.

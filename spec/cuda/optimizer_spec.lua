@@ -11,22 +11,13 @@ local rules = require "octet.optim.rules"
 local scratch = require "spec.scratch"
 local tensor = require "octet.tensor"
 
-local DEVICE = "cuda-emu"
+local DEVICE = emulation.DEVICE
 local ROOM = 2 ^ 24
 
 describe("an optimizer of parameters on a device", function()
-  local is_open, why = pcall(machine.open_device, DEVICE)
-
-  local function spec(title, f)
-    it(title, function()
-      if not is_open then pending(why) end
-      emulation.usual()
-      f()
-    end)
-  end
+  local spec = emulation.specs(it, pending, teardown)
 
   teardown(function()
-    if is_open then emulation.usual() end
     scratch.clean()
     bits.forget()
   end)

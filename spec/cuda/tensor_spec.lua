@@ -9,23 +9,12 @@ local scope = require "octet.scope"
 local scratch = require "spec.scratch"
 local tensor = require "octet.tensor"
 
-local DEVICE = "cuda-emu"
+local DEVICE = emulation.DEVICE
 
 describe("a tensor on a device", function()
-  local is_open, why = pcall(machine.open_device, DEVICE)
+  local spec = emulation.specs(it, pending, teardown)
 
-  local function spec(title, f)
-    it(title, function()
-      if not is_open then pending(why) end
-      emulation.usual()
-      f()
-    end)
-  end
-
-  teardown(function()
-    if is_open then emulation.usual() end
-    scratch.clean()
-  end)
+  teardown(scratch.clean)
 
   local function bytes(purpose)
     return machine.memory(DEVICE)[purpose].now

@@ -4,6 +4,7 @@ local binding = require "octet.binding"
 local functional = require "octet.nn.functional"
 local module = require "octet.nn.module"
 local nearest = require "octet.nearest"
+local number = require "octet.number"
 local tensor = require "octet.tensor"
 
 local C, check_size = binding.C, module.check_size
@@ -120,7 +121,7 @@ end
 M.Dropout = module.class "Dropout"
 
 function M.Dropout:init(p)
-  if type(p) ~= "number" or not (p >= 0 and p < 1) then
+  if not number.is_share(p) then
     error(("Dropout: p is %s, expected 0 to below 1"):format(tostring(p)), 3)
   end
   self.p = p

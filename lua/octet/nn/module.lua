@@ -177,8 +177,6 @@ end
 
 local function shape_text(t) return "[" .. table.concat(t:shape(), " x ") .. "]" end
 
-local FLOATS = {f32 = true, f16 = true, bf16 = true}
-
 --- What is wrong with a tensor for a parameter; nil where nothing is.
 local function misfit(source, own)
   if not source then return ("is missing, expected %s"):format(shape_text(own)) end
@@ -186,7 +184,7 @@ local function misfit(source, own)
     return ("is %s, expected %s"):format(shape_text(source), shape_text(own))
   end
   local dtype, wanted = source:dtype(), own:dtype()
-  if dtype ~= wanted and not (FLOATS[dtype] and FLOATS[wanted]) then
+  if dtype ~= wanted and not (tensor.FLOATS[dtype] and tensor.FLOATS[wanted]) then
     return ("is %s, expected %s"):format(dtype, wanted)
   end
 end

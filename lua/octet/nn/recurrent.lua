@@ -98,8 +98,7 @@ local function init(self, gates, inputs, hidden, options)
   self.layers = options.layers or 1
   self.directions = options.bidirectional and 2 or 1
   self.dropout = options.dropout or 0
-  if not (number.is_whole(self.layers, 1) and number.within(self.dropout, 0, 1))
-    or self.dropout == 1 then
+  if not (number.is_whole(self.layers, 1) and number.is_share(self.dropout)) then
     error(("%s: %s layers with dropout %s; expected 1 or more whole ones, and 0 to below 1")
       :format(self.class_name, tostring(self.layers), tostring(self.dropout)), 4)
   end

@@ -21,12 +21,10 @@ Average.__index = Average
 local COUNT = {"a whole number, 0 or more", function(x) return number.is_whole(x, 0) end}
 local SWITCH = {"true or false", function(x) return type(x) == "boolean" end}
 local CHECKS = {
-  decay = {"a number from 0 to below 1", function(x) return number.within(x, 0, 1) and x < 1 end},
+  decay = {"a number from 0 to below 1", number.is_share},
   warmup = SWITCH, debias = SWITCH, start = COUNT,
   every = {"a whole number, 1 or more", function(x) return number.is_whole(x, 1) end},
 }
-
-local FLOATS = {f32 = true, f16 = true, bf16 = true}
 
 local function read(who, given, defaults)
   local names, options = {}, {}
@@ -92,7 +90,7 @@ local function members_of(who, parameters)
     end
     known[name], tensors[weight] = true, name
     local dtype = weight:dtype()
-    if not FLOATS[dtype] then
+    if not tensor.FLOATS[dtype] then
       error(("%s: parameter %s is %s, expected f32, f16 or bf16"):format(who, name, dtype), 0)
     end
     members[i] = {name = name, weight = weight, is_f32 = dtype == "f32",

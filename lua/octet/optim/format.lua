@@ -2,6 +2,7 @@
 -- @module octet.optim.format
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local message = require "octet.message"
 local map = require "octet.optim.map"
 local nearest = require "octet.nearest"
 
@@ -40,9 +41,7 @@ M.NAMES = {"octet", "paper", "bnb", "torchao", "bnb-0.36"}
 --- Names of a format's options.
 M.FIELDS = {"map", "sqrt_v", "rounding", "block_size", "scale"}
 
-local function shown(value)
-  return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
-end
+local shown = message.shown
 
 local function one_of(name, choices)
   return function(who, value)

@@ -8,6 +8,7 @@
 -- state's maps, which are lists of values.
 -- @module octet.optim.layout
 local format_of = require "octet.optim.format"
+local message = require "octet.message"
 local map = require "octet.optim.map"
 
 local M = {}
@@ -97,9 +98,7 @@ end
 
 -- ---- checks ------------------------------------------------------------------------------------
 
-local function shown(value)
-  return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
-end
+local shown = message.shown
 
 local function is_block_size(x)
   return type(x) == "number" and x >= 32 and x <= 4096 and math.frexp(x) == 0.5
@@ -111,9 +110,9 @@ local function check_map(who, fail, maps, bits, name, sign)
     fail(sign, name, ("the name of one of the state's maps of %d values"):format(
       bits == 4 and 16 or 256))
   end
-  local ok, message = pcall(map.new, values, sign)
+  local ok, why = pcall(map.new, values, sign)
   if not ok then
-    error(("%s: map %s of the state: %s"):format(who, name, (message:gsub("^.-map[%.new]*: ", ""))),
+    error(("%s: map %s of the state: %s"):format(who, name, (why:gsub("^.-map[%.new]*: ", ""))),
       0)
   end
 end

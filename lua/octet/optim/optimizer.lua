@@ -105,7 +105,7 @@ end
 function Optimizer:set_lr(lr)
   if not (number.is_finite(lr) and lr >= 0) then
     error(("optim.%s: lr is %s, expected a number, 0 or more"):format(self.name,
-      type(lr) == "string" and ("%q"):format(lr) or tostring(lr)), 2)
+      message.shown(lr)), 2)
   end
   for _, group in ipairs(self.groups) do
     if group.adamw then
@@ -136,8 +136,10 @@ end
 local STEP_NAMES = {"max_norm", "clip_value", "clip_percentile", "lr", "lr_factor", "grad_scale"}
 local BACKWARD_NAMES = {"clip_value", "lr", "lr_factor", "grad_scale"}
 
+local PLAIN_NUMBERS = {"max_norm", "lr_factor", "grad_scale"}
+
 local function check_numbers(self, who, options)
-  for _, name in ipairs {"max_norm", "lr_factor", "grad_scale"} do
+  for _, name in ipairs(PLAIN_NUMBERS) do
     if options[name] ~= nil and not number.within(options[name]) then
       error(("optim.%s: %s: %s is a %s, %s, expected a number"):format(self.name, who, name,
         type(options[name]), tostring(options[name])), 3)

@@ -1,6 +1,7 @@
 --- What an optimizer is told: its options, and the many ways to name parameters.
 -- @module octet.optim.options
 local format = require "octet.optim.format"
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 local patterns = require "octet.optim.patterns"
@@ -29,9 +30,7 @@ local PARAMETER_NAMES = {"tensor", "name", "bits", "lookup"}
 local OVERRIDES = {bits = true, format = true, block_size = true, map = true, sqrt_v = true,
   rounding = true, scale = true, rule = true, correction_bits = true, state_device = true}
 
-local function show(value)
-  return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
-end
+local show = message.shown
 
 local function not_negative(x) return number.is_finite(x) and x >= 0 end
 
