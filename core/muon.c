@@ -24,12 +24,12 @@ static int orthogonalize(matrices *r, int64_t rows, int64_t columns, int steps)
     float norm = (float)sqrt(k->sum_squares(r->x, size));
     k->add_scaled(r->x, r->x, size, 1 / (norm + 1e-7f), 0);
     for (int i = 0; i < steps; i++) {
-        OCT_TRY(k->matmul(r->gram, r->x, r->x, rows, rows, columns, 0, 1, 0, 0));
+        OCT_TRY(k->matmul(r->gram, r->x, r->x, 1, rows, rows, columns, 0, 1, 0, 0));
         k->add_scaled(r->square, r->gram, square, b, 0);
         k->add_scaled(r->gram, r->gram, square, sqrtf(c), 0);
-        OCT_TRY(k->matmul(r->square, r->gram, r->gram, rows, rows, rows, 0, 0, 1, 0));
+        OCT_TRY(k->matmul(r->square, r->gram, r->gram, 1, rows, rows, rows, 0, 0, 1, 0));
         k->add_scaled(r->next, r->x, size, a, 0);
-        OCT_TRY(k->matmul(r->next, r->square, r->x, rows, columns, rows, 0, 0, 1, 0));
+        OCT_TRY(k->matmul(r->next, r->square, r->x, 1, rows, columns, rows, 0, 0, 1, 0));
         float *swap = r->x;
         r->x = r->next;
         r->next = swap;

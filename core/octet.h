@@ -173,19 +173,27 @@ int oct_precision(int *dtype);
 /* ORDER UNARY, ORDER BINARY, ORDER REDUCTION: as in kernels/kernels.h. */
 enum { OCT_OP_NEG, OCT_OP_EXP, OCT_OP_LOG, OCT_OP_SQRT, OCT_OP_ABS, OCT_OP_SQUARE,
        OCT_OP_RECIPROCAL, OCT_OP_TANH, OCT_OP_SIGMOID, OCT_OP_RELU, OCT_OP_GELU, OCT_OP_SILU };
-enum { OCT_OP_ADD, OCT_OP_SUB, OCT_OP_MUL, OCT_OP_DIV };
+enum { OCT_OP_ADD, OCT_OP_SUB, OCT_OP_MUL, OCT_OP_DIV, OCT_OP_MAXIMUM, OCT_OP_MINIMUM,
+       OCT_OP_WHERE, OCT_OP_ELSEWHERE, OCT_OP_LESS, OCT_OP_LESS_EQUAL, OCT_OP_EQUAL };
 enum { OCT_OP_SUM, OCT_OP_MEAN, OCT_OP_MAX };
 /* y = f(x); GELU is x Phi(x), by the error function. */
 int oct_unary(oct_tensor **out, oct_tensor *x, int op);
-/* y = op(a, b), shapes broadcast from the last dimension as NumPy does it. */
+/* y = op(a, b), shapes broadcast from the last dimension as NumPy does it. MAXIMUM, MINIMUM: NaN
+ * where either is; equal ones share the gradient. WHERE: a where b is not 0, else 0; ELSEWHERE: a
+ * where b is 0, else 0; no gradient passes to b. From LESS on: 1 where it is true, else 0; never
+ * recorded. */
 int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op);
+/* a where condition is not 0, else b; all broadcast. No gradient passes to the condition. */
+int oct_where(oct_tensor **out, oct_tensor *condition, oct_tensor *a, oct_tensor *b);
 /* y = x * scale + shift */
 int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift);
 /* Over dimension dim (0-based; -1: over all, to a scalar); keep 1: it stays with size 1. */
 int oct_reduce(oct_tensor **out, oct_tensor *x, int dim, int keep, int op);
 /* i32: the place of the largest along the last dimension; the first of equals. */
 int oct_argmax(oct_tensor **out, oct_tensor *x);
-/* y[m x n] = op(a) op(b), each transposed where asked. */
+/* y[... x m x n] = op(a) op(b), the last two dimensions of each transposed where asked: matrix by
+ * matrix where a and b have the same leading sizes; b one matrix for all where a is not transposed.
+ */
 int oct_matmul(oct_tensor **out, oct_tensor *a, oct_tensor *b, int transpose_a, int transpose_b);
 /* y[... x out] = f(x[... x in] w[out x in]' + bias[out]); bias may be NULL; activation: an
  * OCT_OP of the unary ones, -1 for none. */

@@ -7,7 +7,8 @@
 
 /* ORDER UNARY, ORDER BINARY, ORDER REDUCTION */
 _Static_assert((int)OCT_OP_SILU == (int)OCT_SILU && (int)OCT_OP_GELU == (int)OCT_GELU, "unary ops");
-_Static_assert((int)OCT_OP_DIV == (int)OCT_DIV, "binary ops");
+_Static_assert((int)OCT_OP_DIV == (int)OCT_DIV && (int)OCT_OP_EQUAL == (int)OCT_EQUAL,
+               "binary ops");
 _Static_assert((int)OCT_OP_MAX == (int)OCT_MAX, "reductions");
 
 /* ---- unary ----------------------------------------------------------------------------------- */
@@ -67,7 +68,11 @@ int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift)
 
 /* ---- binary ---------------------------------------------------------------------------------- */
 
-static const char *const binary_names[OCT_BINARIES] = {"add", "sub", "mul", "div"};
+/* ORDER BINARY */
+static const char *const binary_names[OCT_BINARIES] = {
+    "add",   "sub",   "mul",        "div",        "maximum",    "minimum",
+    "where", "where", "comparison", "comparison", "comparison",
+};
 
 /* Strides of t seen as one of shape[ndim]: 0 along what is broadcast. */
 static void broadcast_strides(int64_t *strides, const oct_tensor *t, int ndim)
@@ -158,10 +163,39 @@ static int binary_input_step(oct_tensor *x, oct_tensor *y, oct_tensor *by, int o
     return status;
 }
 
+/* x's gradient (+)= dy where y = max(x, other), or min, is x's; half of it where both are equal. */
+static int extreme_input_step(oct_tensor *x, oct_tensor *other, oct_tensor *y, int op)
+{
+    const oct_kernels *kernels = oct_kernels_now();
+    if (!x->requires_grad) return 0;
+    int64_t full[OCT_MAX_DIMS], of_x[OCT_MAX_DIMS], of_other[OCT_MAX_DIMS];
+    broadcast_strides(full, y, y->ndim);
+    broadcast_strides(of_x, x, y->ndim);
+    broadcast_strides(of_other, other, y->ndim);
+    size_t bytes = 2 * (size_t)y->size * sizeof(float);
+    float *share = oct_block_new(bytes, OCT_WORKSPACE);
+    if (!share) return -1;
+    float *equal = share + y->size;
+    if (op == OCT_MAXIMUM)
+        kernels->binary(share, oct_f32(other), oct_f32(x), y->ndim, y->shape, of_other, of_x,
+                        OCT_LESS);
+    else
+        kernels->binary(share, oct_f32(x), oct_f32(other), y->ndim, y->shape, of_x, of_other,
+                        OCT_LESS);
+    kernels->binary(equal, oct_f32(x), oct_f32(other), y->ndim, y->shape, of_x, of_other,
+                    OCT_EQUAL);
+    kernels->add_scaled(share, equal, y->size, 0.5f, 1);
+    kernels->binary(share, share, oct_f32(y->grad), y->ndim, y->shape, full, full, OCT_MUL);
+    int status = unbroadcast(x, share, y);
+    oct_block_free(share, bytes, OCT_WORKSPACE);
+    return status;
+}
+
 static int binary_step(oct_node *node)
 {
     oct_tensor *a = node->inputs[0], *b = node->inputs[1], *y = node->output;
-    switch (node->integers[0]) {
+    int op = (int)node->integers[0];
+    switch (op) {
     case OCT_ADD:
         OCT_TRY(binary_input_step(a, y, NULL, 0, 1.0f));
         return binary_input_step(b, y, NULL, 0, 1.0f);
@@ -171,6 +205,12 @@ static int binary_step(oct_node *node)
     case OCT_MUL:
         OCT_TRY(binary_input_step(a, y, b, OCT_MUL, 1.0f));
         return binary_input_step(b, y, a, OCT_MUL, 1.0f);
+    case OCT_MAXIMUM:
+    case OCT_MINIMUM:
+        OCT_TRY(extreme_input_step(a, b, y, op));
+        return extreme_input_step(b, a, y, op);
+    case OCT_WHERE:
+    case OCT_ELSEWHERE: return binary_input_step(a, y, b, op, 1.0f);
     default: { /* y = a / b: da = dy / b; db = -dy y / b, with dy / b built first */
         OCT_TRY(binary_input_step(a, y, b, OCT_DIV, 1.0f));
         if (!b->requires_grad) return 0;
@@ -191,15 +231,11 @@ static int binary_step(oct_node *node)
     }
 }
 
-int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
+static int binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op, const char *name)
 {
-    if (op < 0 || op >= OCT_BINARIES)
-        return oct_fail("binary: op %d, expected 0 to %d", op, OCT_BINARIES - 1);
-    OCT_TRY(oct_check(a, binary_names[op], "the first tensor", OCT_F32));
-    OCT_TRY(oct_check(b, binary_names[op], "the second tensor", OCT_F32));
-    int64_t shape[OCT_MAX_DIMS], a_strides[OCT_MAX_DIMS], b_strides[OCT_MAX_DIMS];
-    int ndim;
-    OCT_TRY(broadcast_shape(shape, &ndim, binary_names[op], a, b));
+    int64_t shape[OCT_MAX_DIMS] = {0}, a_strides[OCT_MAX_DIMS], b_strides[OCT_MAX_DIMS];
+    int ndim, has_condition = op == OCT_WHERE || op == OCT_ELSEWHERE;
+    OCT_TRY(broadcast_shape(shape, &ndim, name, a, b));
     oct_tensor *y = oct_tensor_make(OCT_F32, ndim, shape, OCT_ACTIVATIONS);
     if (!y) return -1;
     broadcast_strides(a_strides, a, ndim);
@@ -207,13 +243,38 @@ int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
     oct_kernels_now()->binary(oct_f32(y), oct_f32(a), oct_f32(b), ndim, shape, a_strides, b_strides,
                               op);
     oct_tensor *inputs[] = {a, b};
-    if (oct_records(inputs, 2)) {
+    if (op < OCT_LESS && oct_records(inputs, has_condition ? 1 : 2)) {
         oct_node *node = oct_tape_add(binary_step, y, inputs, 2);
         if (!node) return oct_tensor_release(y), -1;
         node->integers[0] = op;
     }
     *out = y;
     return 0;
+}
+
+int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
+{
+    if (op < 0 || op >= OCT_BINARIES)
+        return oct_fail("binary: op %d, expected 0 to %d", op, OCT_BINARIES - 1);
+    OCT_TRY(oct_check(a, binary_names[op], "the first tensor", OCT_F32));
+    OCT_TRY(oct_check(b, binary_names[op], "the second tensor", OCT_F32));
+    return binary(out, a, b, op, binary_names[op]);
+}
+
+int oct_where(oct_tensor **out, oct_tensor *condition, oct_tensor *a, oct_tensor *b)
+{
+    OCT_TRY(oct_check(condition, "where", "the condition", OCT_F32));
+    OCT_TRY(oct_check(a, "where", "the first tensor", OCT_F32));
+    OCT_TRY(oct_check(b, "where", "the second tensor", OCT_F32));
+    oct_tensor *one, *other;
+    OCT_TRY(binary(&one, a, condition, OCT_WHERE, "where"));
+    int status = binary(&other, b, condition, OCT_ELSEWHERE, "where");
+    if (status == 0) {
+        status = binary(out, one, other, OCT_ADD, "where");
+        oct_tensor_release(other);
+    }
+    oct_tensor_release(one);
+    return status;
 }
 
 /* ---- dropout --------------------------------------------------------------------------------- */

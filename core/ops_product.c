@@ -52,6 +52,38 @@ static oct_tensor *factor(oct_tensor *x, int bf16)
 enum { TRANSPOSE_A, TRANSPOSE_B, IN_BF16 };
 enum { A, B };                     /* saved factors */
 
+/* y[batch x m x n] = op(a) op(b). */
+typedef struct sizes {
+    int64_t batch, m, n, k;
+} sizes;
+
+/* Of two matrices; of as many products as a's and b's leading sizes, which are the same; or of all
+ * rows of a, whatever its leading sizes, and one matrix b. */
+static int sizes_of(sizes *s, const oct_tensor *a, const oct_tensor *b, int ta, int tb)
+{
+    if (a->ndim < 2 || b->ndim < 2)
+        return oct_fail("matmul: expected matrices, got %s x %s", oct_shape_text(a),
+                        oct_shape_text(b));
+    const int64_t *of_a = a->shape + a->ndim - 2, *of_b = b->shape + b->ndim - 2;
+    *s = (sizes){1, of_a[ta], of_b[!tb], of_a[!ta]};
+    if (s->k != of_b[tb])
+        return oct_fail("matmul: inner sizes differ: %s%s x %s%s", oct_shape_text(a), ta ? "'" : "",
+                        oct_shape_text(b), tb ? "'" : "");
+    if (b->ndim == 2 && (a->ndim == 2 || !ta)) {
+        s->m = a->size / s->k;
+        return 0;
+    }
+    int same = a->ndim == b->ndim;
+    for (int i = 0; same && i < a->ndim - 2; i++) {
+        same = a->shape[i] == b->shape[i];
+        s->batch *= a->shape[i];
+    }
+    if (same) return 0;
+    return oct_fail("matmul: %s%s x %s%s: expected the same leading sizes, or one matrix on the "
+                    "right of what is not transposed",
+                    oct_shape_text(a), ta ? "'" : "", oct_shape_text(b), tb ? "'" : "");
+}
+
 static int matmul_step(oct_node *node)
 {
     const oct_kernels *kernels = oct_kernels_now();
@@ -59,9 +91,10 @@ static int matmul_step(oct_node *node)
     int ta = (int)node->integers[TRANSPOSE_A], tb = (int)node->integers[TRANSPOSE_B];
     int bf16 = (int)node->integers[IN_BF16];
     const void *a = oct_data(node->saved[A]), *b = oct_data(node->saved[B]), *dy;
-    int64_t m = y->shape[0], n = y->shape[1], k = node->saved[A]->shape[!ta];
+    sizes s;
     float *da, *db;
     int add_a, add_b;
+    OCT_TRY(sizes_of(&s, node->saved[A], node->saved[B], ta, tb));
     OCT_TRY(oct_grad_slot(&da, &add_a, node->inputs[A]));
     OCT_TRY(oct_grad_slot(&db, &add_b, node->inputs[B]));
     oct_tensor *gradient = factor(y->grad, bf16);
@@ -69,13 +102,13 @@ static int matmul_step(oct_node *node)
     dy = oct_data(gradient);
     int status = 0;
     if (da && !ta)       /* da[m x k] = dy b' */
-        status = kernels->matmul(da, dy, b, m, k, n, 0, !tb, add_a, bf16);
+        status = kernels->matmul(da, dy, b, s.batch, s.m, s.k, s.n, 0, !tb, add_a, bf16);
     else if (da)         /* da[k x m] = b dy' */
-        status = kernels->matmul(da, b, dy, k, m, n, tb, 1, add_a, bf16);
+        status = kernels->matmul(da, b, dy, s.batch, s.k, s.m, s.n, tb, 1, add_a, bf16);
     if (status == 0 && db && !tb)       /* db[k x n] = a' dy */
-        status = kernels->matmul(db, a, dy, k, n, m, !ta, 0, add_b, bf16);
+        status = kernels->matmul(db, a, dy, s.batch, s.k, s.n, s.m, !ta, 0, add_b, bf16);
     else if (status == 0 && db)         /* db[n x k] = dy' a */
-        status = kernels->matmul(db, dy, a, n, k, m, 1, ta, add_b, bf16);
+        status = kernels->matmul(db, dy, a, s.batch, s.n, s.k, s.m, 1, ta, add_b, bf16);
     oct_tensor_release(gradient);
     return status;
 }
@@ -84,19 +117,18 @@ int oct_matmul(oct_tensor **out, oct_tensor *a, oct_tensor *b, int transpose_a, 
 {
     OCT_TRY(oct_check(a, "matmul", "the first matrix", OCT_F32));
     OCT_TRY(oct_check(b, "matmul", "the second matrix", OCT_F32));
-    if (a->ndim != 2 || b->ndim != 2)
-        return oct_fail("matmul: expected two matrices, got %s x %s", oct_shape_text(a),
-                        oct_shape_text(b));
     int ta = transpose_a != 0, tb = transpose_b != 0, bf16 = precision == OCT_BF16;
-    if (a->shape[!ta] != b->shape[tb])
-        return oct_fail("matmul: inner sizes differ: %s%s x %s%s", oct_shape_text(a), ta ? "'" : "",
-                        oct_shape_text(b), tb ? "'" : "");
-    int64_t shape[2] = {a->shape[ta], b->shape[!tb]};
+    sizes s;
+    OCT_TRY(sizes_of(&s, a, b, ta, tb));
+    int64_t shape[OCT_MAX_DIMS];
+    memcpy(shape, a->shape, sizeof shape);
+    shape[a->ndim - 2] = a->shape[a->ndim - 2 + ta];
+    shape[a->ndim - 1] = s.n;
     oct_tensor *inputs[] = {a, b};
-    oct_tensor *y = oct_tensor_make(OCT_F32, 2, shape, OCT_ACTIVATIONS);
+    oct_tensor *y = oct_tensor_make(OCT_F32, a->ndim, shape, OCT_ACTIVATIONS);
     oct_tensor *fa = y ? factor(a, bf16) : NULL, *fb = fa ? factor(b, bf16) : NULL;
-    int status = fb ? oct_kernels_now()->matmul(oct_f32(y), oct_data(fa), oct_data(fb), shape[0],
-                                                shape[1], a->shape[!ta], ta, tb, 0, bf16)
+    int status = fb ? oct_kernels_now()->matmul(oct_f32(y), oct_data(fa), oct_data(fb), s.batch,
+                                                s.m, s.n, s.k, ta, tb, 0, bf16)
                     : -1;
     if (status == 0 && oct_records(inputs, 2)) {
         oct_node *node = oct_tape_add(matmul_step, y, inputs, 2);

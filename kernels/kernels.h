@@ -10,7 +10,7 @@
 
 #include "kernels/optim.h"
 
-/* Elementwise. ORDER UNARY: core/ops_elementwise.c, kernels/cpu/elementwise.c. */
+/* Elementwise. ORDER UNARY, ORDER BINARY: core/ops_elementwise.c, kernels/cpu/elementwise.c. */
 enum oct_unary {
     OCT_NEG,
     OCT_EXP,
@@ -26,7 +26,22 @@ enum oct_unary {
     OCT_SILU,
     OCT_UNARIES
 };
-enum oct_binary { OCT_ADD, OCT_SUB, OCT_MUL, OCT_DIV, OCT_BINARIES };
+/* MAXIMUM, MINIMUM: NaN where either is. WHERE: a where b is not 0, else 0; ELSEWHERE: a where b is
+ * 0, else 0. From LESS on: 1 where it is true, else 0. */
+enum oct_binary {
+    OCT_ADD,
+    OCT_SUB,
+    OCT_MUL,
+    OCT_DIV,
+    OCT_MAXIMUM,
+    OCT_MINIMUM,
+    OCT_WHERE,
+    OCT_ELSEWHERE,
+    OCT_LESS,
+    OCT_LESS_EQUAL,
+    OCT_EQUAL,
+    OCT_BINARIES
+};
 enum oct_reduction { OCT_SUM, OCT_MEAN, OCT_MAX, OCT_REDUCTIONS };
 
 /* Dropout's mask is drawn again in the backward pass instead of being kept: the draw of element i
@@ -129,9 +144,10 @@ typedef struct oct_kernels {
      * 0: all is f32. -1 where memory or oneDNN fails. */
     /* y[n] = x[n] rounded to bf16, to the nearest, ties to even */
     void (*round_bf16)(uint16_t *y, const float *x, int64_t n);
-    /* y[m x n] (+)= op(a) op(b); a is [m x k], or [k x m] where transpose_a; likewise b */
-    int (*matmul)(float *y, const void *a, const void *b, int64_t m, int64_t n, int64_t k,
-                  int transpose_a, int transpose_b, int accumulate, int bf16);
+    /* y[batch x m x n] (+)= op(a) op(b), product by product; a is [batch x m x k], or [batch x k x
+     * m] where transpose_a; likewise b */
+    int (*matmul)(float *y, const void *a, const void *b, int64_t batch, int64_t m, int64_t n,
+                  int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16);
     /* y[rows x out] = f(x[rows x in] w[out x in]' + bias); activation -1: no f, else the unary op,
      * and `z`, where it is not NULL, keeps what f was applied to. `bias` may be NULL. */
     int (*linear)(float *y, float *z, const void *x, const void *w, const float *bias, int64_t rows,

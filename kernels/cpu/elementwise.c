@@ -185,6 +185,9 @@ void KERNEL(activation_gradient)(float *dz, const float *dy, const float *z, int
 
 /* ---- two operands ---------------------------------------------------------------------------- */
 
+/* a where a lane of `where` has all bits set, b where none. */
+INLINE vf either(vi where, vf a, vf b) { return (vf)((where & (vi)a) | (~where & (vi)b)); }
+
 /* ORDER BINARY: kernels/kernels.h. */
 INLINE vf combine(vf a, vf b, int op)
 {
@@ -193,6 +196,13 @@ INLINE vf combine(vf a, vf b, int op)
     case OCT_SUB: return a - b;
     case OCT_MUL: return a * b;
     case OCT_DIV: return a / b;
+    case OCT_MAXIMUM: return either((vi)(a > b) | (vi)(a != a), a, b);
+    case OCT_MINIMUM: return either((vi)(a < b) | (vi)(a != a), a, b);
+    case OCT_WHERE: return either((vi)(b != vf_all(0.0f)), a, vf_all(0.0f));
+    case OCT_ELSEWHERE: return either((vi)(b == vf_all(0.0f)), a, vf_all(0.0f));
+    case OCT_LESS: return either((vi)(a < b), vf_all(1.0f), vf_all(0.0f));
+    case OCT_LESS_EQUAL: return either((vi)(a <= b), vf_all(1.0f), vf_all(0.0f));
+    case OCT_EQUAL: return either((vi)(a == b), vf_all(1.0f), vf_all(0.0f));
     default: return a;
     }
 }
@@ -227,7 +237,8 @@ static void run_of(float *y, const float *a, const float *b, int64_t n, int64_t 
         else run(y, a, b, n, 0, 0, constant);                                                      \
         break;
     switch (op) {
-    CASE(OCT_ADD) CASE(OCT_SUB) CASE(OCT_MUL) CASE(OCT_DIV)
+    CASE(OCT_ADD) CASE(OCT_SUB) CASE(OCT_MUL) CASE(OCT_DIV) CASE(OCT_MAXIMUM) CASE(OCT_MINIMUM)
+    CASE(OCT_WHERE) CASE(OCT_ELSEWHERE) CASE(OCT_LESS) CASE(OCT_LESS_EQUAL) CASE(OCT_EQUAL)
     default: break;
     }
 #undef CASE

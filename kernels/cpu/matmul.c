@@ -27,10 +27,10 @@ void KERNEL(round_bf16)(uint16_t *y, const float *x, int64_t n)
     }
 }
 
-int KERNEL(matmul)(float *y, const void *a, const void *b, int64_t m, int64_t n, int64_t k,
-                   int transpose_a, int transpose_b, int accumulate, int bf16)
+int KERNEL(matmul)(float *y, const void *a, const void *b, int64_t batch, int64_t m, int64_t n,
+                   int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
 {
-    return oct_product(y, a, b, NULL, m, n, k, transpose_a, transpose_b, accumulate, bf16);
+    return oct_products(y, a, b, NULL, batch, m, n, k, transpose_a, transpose_b, accumulate, bf16);
 }
 
 /* ---- linear ---------------------------------------------------------------------------------- */

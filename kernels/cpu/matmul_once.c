@@ -17,8 +17,8 @@
 #include "kernels/cpu/matmul.h"
 
 typedef struct product_key {
-    int64_t m, n, k;               /* the open one is 0 */
-    int transpose_a, transpose_b, accumulate, bias, bf16;
+    int64_t m, n, k;               /* the open ones are 0 */
+    int batched, transpose_a, transpose_b, accumulate, bias, bf16;
 } product_key;
 
 typedef struct product {
@@ -41,26 +41,33 @@ static int failed(const char *what, dnnl_status_t status)
     return oct_fail("matmul: oneDNN could not %s (status %d)", what, (int)status);
 }
 
-/* A matrix [rows x columns], or its transpose in memory. Size 0: open. */
-static dnnl_status_t describe(dnnl_memory_desc_t *desc, int64_t rows, int64_t columns,
-                              int transposed, int bf16)
+static int64_t or_open(int64_t size) { return size ? size : DNNL_RUNTIME_DIM_VAL; }
+
+/* `batch` matrices [rows x columns] one behind the other, or their transposes in memory; where not
+ * batched, one. Size 0: open. */
+static dnnl_status_t describe(dnnl_memory_desc_t *desc, int batched, int64_t batch, int64_t rows,
+                              int64_t columns, int transposed, int bf16)
 {
-    int64_t width = transposed ? rows : columns;
-    dnnl_dims_t sizes = {rows ? rows : DNNL_RUNTIME_DIM_VAL,
-                         columns ? columns : DNNL_RUNTIME_DIM_VAL};
-    dnnl_dims_t strides = {transposed ? 1 : (width ? width : DNNL_RUNTIME_DIM_VAL),
-                           transposed ? (width ? width : DNNL_RUNTIME_DIM_VAL) : 1};
-    return dnnl_memory_desc_init_by_strides(desc, 2, sizes, bf16 ? dnnl_bf16 : dnnl_f32, strides);
+    const int64_t width = or_open(transposed ? rows : columns);
+    const int r = batched, c = batched + 1; /* where rows and columns stand */
+    dnnl_dims_t sizes = {or_open(batch)}, strides = {or_open(rows * columns)};
+    sizes[r] = or_open(rows);
+    sizes[c] = or_open(columns);
+    strides[r] = transposed ? 1 : width;
+    strides[c] = transposed ? width : 1;
+    return dnnl_memory_desc_init_by_strides(desc, c + 1, sizes, bf16 ? dnnl_bf16 : dnnl_f32,
+                                            strides);
 }
 
 static dnnl_status_t build(product *p)
 {
     const product_key *key = &p->key;
     dnnl_memory_desc_t a, b, y, bias;
-    dnnl_status_t status = describe(&a, key->m, key->k, key->transpose_a, key->bf16);
-    if (!status) status = describe(&b, key->k, key->n, key->transpose_b, key->bf16);
-    if (!status) status = describe(&y, key->m, key->n, 0, 0);
-    if (!status && key->bias) status = describe(&bias, 1, key->n, 0, 0);
+    int batched = key->batched;
+    dnnl_status_t status = describe(&a, batched, 0, key->m, key->k, key->transpose_a, key->bf16);
+    if (!status) status = describe(&b, batched, 0, key->k, key->n, key->transpose_b, key->bf16);
+    if (!status) status = describe(&y, batched, 0, key->m, key->n, 0, 0);
+    if (!status && key->bias) status = describe(&bias, 0, 0, 1, key->n, 0, 0);
     dnnl_matmul_desc_t desc;
     if (!status) status = dnnl_matmul_desc_init(&desc, &a, &b, key->bias ? &bias : NULL, &y);
     dnnl_primitive_attr_t attr = NULL;
@@ -167,14 +174,19 @@ static dnnl_status_t execute(const product *p, int count, const dnnl_exec_arg_t 
 
 /* ---------------------------------------------------------------------------------------------- */
 
-int oct_product(float *y, const void *a, const void *b, const float *bias, int64_t m, int64_t n,
-                int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
+int oct_products(float *y, const void *a, const void *b, const float *bias, int64_t batch,
+                 int64_t m, int64_t n, int64_t k, int transpose_a, int transpose_b, int accumulate,
+                 int bf16)
 {
+    const int batched = batch != 1;
     product_key key;
     memset(&key, 0, sizeof key);   /* compared with memcmp, padding included */
-    key.m = transpose_a ? m : 0;
-    key.n = n;
-    key.k = transpose_a ? 0 : k;
+    /* In a batch, sequences' lengths stand where weights' sizes stand in a single product, so that
+     * all is left open: one primitive serves, at 80 to 120 % of the speed with all sizes fixed. */
+    key.batched = batched;
+    key.m = transpose_a && !batched ? m : 0;
+    key.n = batched ? 0 : n;
+    key.k = transpose_a || batched ? 0 : k;
     key.transpose_a = transpose_a;
     key.transpose_b = transpose_b;
     key.accumulate = accumulate;
@@ -193,10 +205,10 @@ int oct_product(float *y, const void *a, const void *b, const float *bias, int64
                              DNNL_ARG_SCRATCHPAD};
     dnnl_exec_arg_t args[MOST];
     int made = 0;
-    dnnl_status_t status = describe(&descs[0], m, k, transpose_a, bf16);
-    if (!status) status = describe(&descs[1], k, n, transpose_b, bf16);
-    if (!status) status = describe(&descs[2], m, n, 0, 0);
-    if (!status && bias) status = describe(&descs[3], 1, n, 0, 0);
+    dnnl_status_t status = describe(&descs[0], batched, batch, m, k, transpose_a, bf16);
+    if (!status) status = describe(&descs[1], batched, batch, k, n, transpose_b, bf16);
+    if (!status) status = describe(&descs[2], batched, batch, m, n, 0, 0);
+    if (!status && bias) status = describe(&descs[3], 0, 0, 1, n, 0, 0);
     for (int i = 0; !status && i < MOST; i++) {
         const int optional = names[i] == DNNL_ARG_BIAS || names[i] == DNNL_ARG_SCRATCHPAD;
         if (optional && !data[i]) continue;
@@ -208,4 +220,10 @@ int oct_product(float *y, const void *a, const void *b, const float *bias, int64
     for (int i = 0; i < made; i++) dnnl_memory_destroy(args[i].memory);
     oct_block_free(scratchpad, p->scratchpad_bytes, OCT_WORKSPACE);
     return status ? failed("run a product", status) : 0;
+}
+
+int oct_product(float *y, const void *a, const void *b, const float *bias, int64_t m, int64_t n,
+                int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
+{
+    return oct_products(y, a, b, bias, 1, m, n, k, transpose_a, transpose_b, accumulate, bf16);
 }

@@ -78,10 +78,14 @@ end
 
 local check = M.check
 
+local NUMBERS = {int = true, int64_t = true, int32_t = true, float = true, double = true}
+
 --- What LuaJIT says of an argument that it cannot convert, in our words.
 local function refusal(text)
-  local got = text:match "cannot convert '([^']*)' to 'struct oct_tensor %*'"
-  return got and ("expected a tensor, got a %s"):format(got) or message.without_place(text)
+  local got, wanted = text:match "cannot convert '([^']*)' to '([^']*)'"
+  if wanted == "struct oct_tensor *" then return ("expected a tensor, got a %s"):format(got) end
+  if NUMBERS[wanted] then return ("expected a number, got a %s"):format(got) end
+  return message.without_place(text)
 end
 
 --- Free what only the garbage collector knows of, and what was recorded for losses among it.

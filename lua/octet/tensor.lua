@@ -9,15 +9,18 @@
 -- @module octet.tensor
 local ffi = require "ffi"
 local binding = require "octet.binding"
-local nearest = require "octet.nearest"
 local number = require "octet.number"
+local tensor_arithmetic = require "octet.tensor_arithmetic"
+local tensor_handle = require "octet.tensor_handle"
 local tensor_text = require "octet.tensor_text"
 local tensor_values = require "octet.tensor_values"
 
 local C, call, check = binding.C, binding.call, binding.check
+local out, own, take = tensor_handle.out, tensor_handle.own, tensor_handle.take
+local is_tensor = tensor_handle.is_tensor
 
 local M = {}
-local methods = {}
+local methods = tensor_arithmetic.methods
 
 local DTYPES = {f32 = 0, f16 = 1, bf16 = 2, i32 = 3, u8 = 4}
 local DTYPE_NAMES = {[0] = "f32", "f16", "bf16", "i32", "u8"}
@@ -36,36 +39,12 @@ local DEVICES = {cpu = true, cuda = true, ["cuda-emu"] = true}
 local RELEASED, PARAMETER, REQUIRES_GRAD = 4, 2, 1
 
 -- Buffers for results, made once: ffi.new for each call costs ten times a call.
-local out = ffi.new "oct_tensor *[1]"
 local data_out = ffi.new "void *[1]"
 local name_out = ffi.new "const char *[1]"
 local flag_out = ffi.new "int[1]"
 local dtype_out, ndim_out, size_out = ffi.new "int[1]", ffi.new "int[1]", ffi.new "int64_t[1]"
 local shape_out = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
 local shape_in = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
-local tensor_type = ffi.typeof "oct_tensor *"
-
-local pressure_out = ffi.new "const int *[1]"
-check(C.oct_memory_pressure(pressure_out))
-local pressure = pressure_out[0]
-local soft_limit = 2 ^ 30
-
---- Free what only the garbage collector knows of, and let it be until half as much again is in use.
-local function relieve()
-  binding.collect()
-  check(C.oct_memory_relieved(soft_limit))
-end
-jit.off(relieve)
-
---- Bytes in use from which on Lua collects its garbage: a last resort for loops without scopes.
--- @tparam number bytes 2^30 where it is not set
-function M.set_soft_limit(bytes)
-  soft_limit = bytes
-  relieve()
-end
-
---- A handle that a call of the core gave: the collector frees it.
-local function own(t) return ffi.gc(t, C.oct_tensor_free) end
 
 --- Refuse what is no device's name.
 -- @param name
@@ -75,12 +54,6 @@ function M.check_device(name, who, level)
   if DEVICES[name] then return end
   error(("%s: no device '%s'; expected cpu, cuda or cuda-emu"):format(who, tostring(name)),
     level + 1)
-end
-
---- The result in `out`, owned by Lua from here on.
-local function take()
-  if pressure[0] ~= 0 then relieve() end
-  return own(out[0])
 end
 
 local function dtype_code(name, op, more)
@@ -113,14 +86,6 @@ local function to_shape(shape, op, size)
   if open then shape_in[open - 1] = size / known end
   return #shape
 end
-
-local function is_tensor(x)
-  return type(x) == "cdata" and ffi.istype(tensor_type, x)
-end
-
---- Is it a tensor?
--- @treturn boolean
-M.is_tensor = is_tensor
 
 -- ---- making ------------------------------------------------------------------------------------
 
@@ -336,6 +301,13 @@ function methods:narrow(dim, first, count)
   return take()
 end
 
+--- A copy with memory of its own; a gradient passes through.
+-- @treturn tensor
+function methods:clone()
+  if self:ndim() == 0 then return self:reshape({1}):clone():reshape({}) end
+  return self:narrow(1, 1, self:size(1))
+end
+
 --- Two dimensions exchanged (1 and 2 where none are given), copied.
 -- @treturn tensor
 function methods:transpose(a, b)
@@ -359,167 +331,6 @@ function methods:to(what)
     call(C.oct_to_device, out, self, what)
   end
   return take()
-end
-
--- ---- arithmetic --------------------------------------------------------------------------------
-
-local BINARY = {[C.OCT_OP_ADD] = "add", [C.OCT_OP_SUB] = "sub", [C.OCT_OP_MUL] = "mul",
-  [C.OCT_OP_DIV] = "div"}
-
-local function binary(a, b, op)
-  if not (is_tensor(a) and is_tensor(b)) then
-    local other = a
-    if is_tensor(a) then other = b end
-    error(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op],
-      type(other)), 2)
-  end
-  call(C.oct_binary, out, a, b, op)
-  return take()
-end
-
-local function affine(x, scale, shift)
-  call(C.oct_affine, out, x, scale, shift)
-  return take()
-end
-
-local function unary(x, op)
-  call(C.oct_unary, out, x, op)
-  return take()
-end
-
-local ADD, SUB, MUL, DIV = C.OCT_OP_ADD, C.OCT_OP_SUB, C.OCT_OP_MUL, C.OCT_OP_DIV
-local RECIPROCAL = C.OCT_OP_RECIPROCAL
-
-local function add(a, b)
-  if type(b) == "number" then return affine(a, 1, b) end
-  if type(a) == "number" then return affine(b, 1, a) end
-  return binary(a, b, ADD)
-end
-
-local function sub(a, b)
-  if type(b) == "number" then return affine(a, 1, -b) end
-  if type(a) == "number" then return affine(b, -1, a) end
-  return binary(a, b, SUB)
-end
-
-local function mul(a, b)
-  if type(b) == "number" then return affine(a, b, 0) end
-  if type(a) == "number" then return affine(b, a, 0) end
-  return binary(a, b, MUL)
-end
-
-local function div(a, b)
-  -- The reciprocal of a power of two is exact; of others, each quotient is rounded by itself.
-  if type(b) == "number" then
-    if math.abs(math.frexp(b)) == 0.5 then return affine(a, 1 / b, 0) end
-    return binary(a, M.full({}, b), DIV)
-  end
-  if type(a) == "number" then return binary(M.full({}, a), b, DIV) end
-  return binary(a, b, DIV)
-end
-
--- With a tensor (shapes broadcast from the last dimension) or a number.
-methods.add, methods.sub, methods.mul, methods.div = add, sub, mul, div
-
-for name, op in pairs {
-  neg = C.OCT_OP_NEG, exp = C.OCT_OP_EXP, log = C.OCT_OP_LOG, sqrt = C.OCT_OP_SQRT,
-  abs = C.OCT_OP_ABS, square = C.OCT_OP_SQUARE, reciprocal = RECIPROCAL, tanh = C.OCT_OP_TANH,
-  sigmoid = C.OCT_OP_SIGMOID, relu = C.OCT_OP_RELU, gelu = C.OCT_OP_GELU, silu = C.OCT_OP_SILU,
-} do
-  methods[name] = function(self) return unary(self, op) end
-end
-
---- x to a power: for a whole number a product, whose rounding errors add up to some power / 2 ulp;
--- else exp(power * log(x)), which is NaN below 0.
--- @tparam number power
--- @treturn tensor
-function methods:pow(power)
-  if type(power) ~= "number" then
-    error(("pow: the power is a %s, expected a number"):format(type(power)), 2)
-  elseif power - power ~= 0 then
-    error(("pow: the power is %s, expected a finite number"):format(tostring(power)), 2)
-  end
-  if power == 0.5 then return self:sqrt() end
-  if power < 0 then return self:pow(-power):reciprocal() end
-  if power ~= math.floor(power) then return (self:log() * power):exp() end
-  if power == 0 then return self * 0 + 1 end
-  if power == 1 then return self * 1 end
-  local half = math.floor(power / 2)
-  local even = (half == 1 and self or self:pow(half)):square()
-  return power % 2 == 0 and even or even * self
-end
-
-local REDUCTION = {[C.OCT_OP_SUM] = "sum", [C.OCT_OP_MEAN] = "mean", [C.OCT_OP_MAX] = "max"}
-
-local function reduce(self, dim, keep, op)
-  if dim ~= nil and not number.is_whole(dim, 1) then
-    error(("%s: the dimension is %s, expected a whole number from 1 on"):format(REDUCTION[op],
-      tostring(dim)), 2)
-  end
-  call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
-  return take()
-end
-
---- Sum over one dimension, or over all where none is given.
--- @tparam[opt] number dim
--- @tparam[opt] boolean keep the dimension stays, with size 1
--- @treturn tensor
-function methods:sum(dim, keep) return reduce(self, dim, keep, C.OCT_OP_SUM) end
-
---- Mean; as @{methods:sum}.
-function methods:mean(dim, keep) return reduce(self, dim, keep, C.OCT_OP_MEAN) end
-
---- Largest; as @{methods:sum}.
-function methods:max(dim, keep) return reduce(self, dim, keep, C.OCT_OP_MAX) end
-
---- Smallest; as @{methods:sum}.
-function methods:min(dim, keep) return -(-self):max(dim, keep) end
-
--- What works along the last dimension alone may be given it.
-local function check_last(op, t, dim)
-  if dim ~= nil and dim ~= t:ndim() then
-    error(("%s: dimension %s, expected none: it is the last one, %d"):format(op, tostring(dim),
-      t:ndim()), 3)
-  end
-end
-
---- 0-based place of the largest along the last dimension, as i32.
--- @treturn tensor
-function methods:argmax(...)
-  check_last("argmax", self, ...)
-  call(C.oct_argmax, out, self)
-  return take()
-end
-
-local MATMUL_OPTIONS = {"transpose_a", "transpose_b"}
-
---- Matrix product; `{transpose_a = true, transpose_b = true}` as wanted.
--- @treturn tensor
-function methods:matmul(other, options)
-  nearest.check_options("matmul", options, MATMUL_OPTIONS, 2)
-  options = options or {}
-  call(C.oct_matmul, out, self, other, options.transpose_a and 1 or 0,
-    options.transpose_b and 1 or 0)
-  return take()
-end
-
-function methods:softmax(...)
-  check_last("softmax", self, ...)
-  call(C.oct_softmax, out, self, 0)
-  return take()
-end
-
-function methods:log_softmax(...)
-  check_last("log_softmax", self, ...)
-  call(C.oct_softmax, out, self, 1)
-  return take()
-end
-
---- Is every element finite?
--- @treturn boolean
-function methods:all_finite()
-  check(C.oct_all_finite(flag_out, self), 2)
-  return flag_out[0] == 1
 end
 
 -- ---- in place ----------------------------------------------------------------------------------
@@ -632,17 +443,17 @@ end
 
 -- ---- metatype ----------------------------------------------------------------------------------
 
+-- What the other parts of the library call the core with, and the names of its numbers.
+M.call, M.out, M.take, M.own = call, out, take, own
+M.is_tensor, M.set_soft_limit = is_tensor, tensor_handle.set_soft_limit
+M.DTYPES, M.PURPOSES, M.FLOATS = DTYPES, PURPOSES, FLOATS
+
 ffi.metatype("oct_tensor", {
   __index = methods,
-  __add = add, __sub = sub, __mul = mul, __div = div,
-  __pow = methods.pow,
-  __unm = function(x) return unary(x, C.OCT_OP_NEG) end,
+  __add = methods.add, __sub = methods.sub, __mul = methods.mul, __div = methods.div,
+  __pow = methods.pow, __unm = methods.neg,
   __len = function(x) return x:size(1) end,
   __tostring = tensor_text.show,
 })
-
--- What the other parts of the library call the core with, and the names of its numbers.
-M.call, M.out, M.take, M.own = call, out, take, own
-M.DTYPES, M.PURPOSES, M.FLOATS = DTYPES, PURPOSES, FLOATS
 
 return M

@@ -168,6 +168,7 @@ describe("an op of two tensors", function()
   local OPS = {
     add = function(a, b) return a + b end, sub = function(a, b) return a - b end,
     mul = function(a, b) return a * b end, div = function(a, b) return a / b end,
+    maximum = math.max, minimum = math.min,
   }
 
   --- The formula under broadcasting, place by place.
@@ -227,5 +228,127 @@ describe("an op of two tensors", function()
     check.op{inputs = {{check.values(9, 0.5, 2, 5), {9}}},
       op = function(x) return x * x + x / x - (x + x) end,
       formula = map(function(x) return x * x + 1 - 2 * x end)}
+  end)
+
+  it("maximum and minimum pass NaN on, and halve the gradient between equals", function()
+    check.everywhere(function()
+      local nan = 0 / 0
+      for _, name in ipairs {"maximum", "minimum"} do
+        local a = tensor.from({nan, 1, 2, 2}):parameter_()
+        local b = tensor.from({1, nan, 2, 3}):parameter_()
+        local y = a[name](a, b)
+        local values = y:totable()
+        assert.is_true(values[1] ~= values[1] and values[2] ~= values[2])
+        y:narrow(1, 3, 2):sum():backward()
+        local first = name == "minimum" and 1 or 0
+        assert.same({0, 0, 0.5, first}, a:grad():totable())
+        assert.same({0, 0, 0.5, 1 - first}, b:grad():totable())
+      end
+    end)
+  end)
+end)
+
+describe("a comparison", function()
+  local inf, nan = math.huge, 0 / 0
+  local VALUES = {-inf, -1, -0.0, 0, 2 ^ -149, 1, inf, nan}
+  local TRUTHS = {
+    lt = function(a, b) return a < b end, le = function(a, b) return a <= b end,
+    gt = function(a, b) return a > b end, ge = function(a, b) return a >= b end,
+    eq = function(a, b) return a == b end, ne = function(a, b) return a ~= b end,
+  }
+
+  for name, truth in pairs(TRUTHS) do
+    it(name .. " gives 1 or 0 as IEEE arithmetic has it, of tensors and numbers", function()
+      check.everywhere(function()
+        local x = tensor.from(VALUES)
+        local pairwise = x:reshape {8, 1}
+        pairwise = pairwise[name](pairwise, x):totable()
+        for i, a in ipairs(VALUES) do
+          local with_number = tensor.full({1}, a)
+          for j, b in ipairs(VALUES) do
+            -- Numbers below 2^-126 count as 0 (core/machine.c).
+            local p = a == 2 ^ -149 and 0 or a
+            local q = b == 2 ^ -149 and 0 or b
+            local expected = truth(p, q) and 1 or 0
+            assert.equal(expected, pairwise[(i - 1) * 8 + j], ("%g %s %g"):format(a, name, b))
+            assert.equal(expected, with_number[name](with_number, b):item())
+          end
+        end
+      end)
+    end)
+  end
+
+  it("passes no gradient, and is told of what does not fit", function()
+    local x = tensor.from({1, 2}):parameter_()
+    local y = x:gt(1)
+    assert.is_false(y:requires_grad())
+    assert.error_matches(function() return x:lt(tensor.ones {3}) end, "%[2%] and %[3%]")
+    assert.error_matches(function() return x:eq "1" end, "expected a tensor or a number")
+  end)
+end)
+
+describe("where", function()
+  it("is its formula, and its gradient passes to what was taken", function()
+    local condition = {1, 0, 0, 2, -1, 0}
+    local function formula(a, b)
+      local y = {}
+      for i, c in ipairs(condition) do
+        y[i] = c ~= 0 and a[(i - 1) % 3 + 1] or b[math.ceil(i / 3)]
+      end
+      return y
+    end
+    check.op{inputs = {{{1, 2, 3}, {3}}, {{4, 5}, {2, 1}}}, forward = 0, formula = formula,
+      op = function(a, b) return tensor.from(condition, {2, 3}):where(a, b) end}
+  end)
+
+  it("does not see what is not taken, however it came about", function()
+    local x = tensor.from({4, 0, -1}):parameter_()
+    local root = x:gt(0):where(x:clamp(1e-3):sqrt(), 0)
+    local y = x:gt(0):where(root, -math.huge)
+    assert.same({2, -math.huge, -math.huge}, y:totable())
+    assert.same({0, 7, 7}, tensor.from({1, 0, 0}):where(0, 7):totable())
+    root:sum():backward()
+    assert.same({0.25, 0, 0}, x:grad():totable())
+    local undefined = tensor.from({1, 0}):where(tensor.from {3, 0 / 0}, tensor.from {0 / 0, 4})
+    assert.same({3, 4}, undefined:totable())
+  end)
+
+  it("gives no gradient to the condition, and needs none", function()
+    local condition, x = tensor.from({1, 0}):parameter_(), tensor.from({1, 2})
+    assert.is_false(condition:where(x, 0):requires_grad())
+    x = tensor.from({1, 2}):parameter_()
+    condition:where(x, 0):sum():backward()
+    assert.is_nil(condition:grad())
+    assert.same({1, 0}, x:grad():totable())
+  end)
+
+  it("names shapes that do not fit", function()
+    local two = tensor.ones {2}
+    assert.error_matches(function() return two:where(tensor.ones {3}, 0) end,
+      "where: shapes %[3%] and %[2%]")
+    assert.error_matches(function()
+      return tensor.ones({1}):where(two, tensor.ones {3})
+    end, "where: shapes %[2%] and %[3%]")
+  end)
+end)
+
+describe("clamp", function()
+  it("holds values within bounds and passes a gradient there, on the bounds too", function()
+    local x = tensor.from({-2, -1, 0, 1, 2, 0 / 0}):parameter_()
+    local y = x:clamp(-1, 1)
+    local values = y:totable()
+    assert.same({-1, -1, 0, 1, 1}, {unpack(values, 1, 5)})
+    assert.is_true(values[6] ~= values[6])
+    y:narrow(1, 1, 5):sum():backward()
+    assert.same({0, 1, 1, 1, 0}, {unpack(x:grad():totable(), 1, 5)})
+    assert.same({-2, -1, 0, 0, 0}, {unpack(x:clamp(nil, 0):totable(), 1, 5)})
+    assert.same({0, 0, 0, 1, 2}, {unpack(x:clamp(0):totable(), 1, 5)})
+  end)
+
+  it("refuses bounds that are none", function()
+    local x = tensor.ones {2}
+    assert.error_matches(function() return x:clamp(2, 1) end, "clamp: from 2 to 1")
+    assert.error_matches(function() return x:clamp(0 / 0) end, "the lower bound is %-?nan")
+    assert.error_matches(function() return x:clamp(0, "1") end, "the upper bound is 1, expected")
   end)
 end)

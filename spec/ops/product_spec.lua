@@ -50,6 +50,103 @@ describe("a matrix product", function()
   it("refuses matrices that do not fit, and gives both shapes", function()
     assert.error_matches(function() tensor.zeros({2, 3}):matmul(tensor.zeros({4, 5})) end,
       "%[2 x 3%].*%[4 x 5%]")
+    assert.error_matches(function() tensor.zeros({3}):matmul(tensor.zeros({3, 5})) end,
+      "expected matrices, got %[3%] x %[3 x 5%]")
+  end)
+end)
+
+describe("a product of many matrices", function()
+  --- Of flat tables of `batch` matrices each; b has one for all where `one`.
+  local function products(batch, m, n, k, transpose_a, transpose_b, one)
+    return function(a, b)
+      local y = {}
+      for i = 0, batch - 1 do
+        local first = one and 0 or i * k * n
+        local part = product({unpack(a, i * m * k + 1, (i + 1) * m * k)},
+          {unpack(b, first + 1, first + k * n)}, m, n, k, transpose_a, transpose_b)
+        for j = 1, m * n do y[i * m * n + j] = part[j] end
+      end
+      return y
+    end
+  end
+
+  for _, transposed in ipairs {{false, false}, {true, false}, {false, true}, {true, true}} do
+    local ta, tb = unpack(transposed)
+    it(("of %s and %s, one by one"):format(ta and "a'" or "a", tb and "b'" or "b"), function()
+      for _, sizes in ipairs {{{2}, 1, 1, 1}, {{3}, 5, 4, 9}, {{2, 3}, 17, 3, 2}, {{1}, 4, 5, 6},
+        {{2, 1, 4}, 1, 7, 3}} do
+        local lead, m, n, k = unpack(sizes)
+        local batch, a_shape, b_shape = 1, {}, {}
+        for i, size in ipairs(lead) do batch, a_shape[i], b_shape[i] = batch * size, size, size end
+        for _, size in ipairs(ta and {k, m} or {m, k}) do a_shape[#a_shape + 1] = size end
+        for _, size in ipairs(tb and {n, k} or {k, n}) do b_shape[#b_shape + 1] = size end
+        check.op{
+          inputs = {{check.values(batch * m * k, -1, 1, 1), a_shape},
+            {check.values(batch * k * n, -1, 1, 2), b_shape}},
+          op = function(a, b) return a:matmul(b, {transpose_a = ta, transpose_b = tb}) end,
+          formula = products(batch, m, n, k, ta, tb), forward = 3e-6}
+      end
+    end)
+  end
+
+  it("takes one matrix on the right for all", function()
+    for _, tb in ipairs {false, true} do
+      check.op{
+        inputs = {{check.values(6 * 5 * 4, -1, 1, 1), {2, 3, 5, 4}},
+          {check.values(4 * 7, -1, 1, 2), tb and {7, 4} or {4, 7}}},
+        op = function(a, b) return a:matmul(b, {transpose_b = tb}) end,
+        formula = products(6, 5, 7, 4, false, tb, true), forward = 3e-6}
+    end
+  end)
+
+  it("gives the same bits with two threads, and with large matrices", function()
+    for _, sizes in ipairs {{3, 130, 140, 150}, {40, 20, 30, 10}} do
+      local batch, m, n, k = unpack(sizes)
+      local a = tensor.new({batch, m, k}):normal_()
+      local b = tensor.new({batch, n, k}):normal_()
+      octet.set_threads(1)
+      local y = a:matmul(b, {transpose_b = true}):totable()
+      octet.set_threads(2)
+      assert.same(y, a:matmul(b, {transpose_b = true}):totable())
+      local last = a:rows(batch):reshape {m, k}
+      last = last:matmul(b:rows(batch):reshape {n, k}, {transpose_b = true}):totable()
+      check.near({unpack(y, #y - 99)}, {unpack(last, m * n - 99)}, 1e-5, "the last")
+    end
+  end)
+
+  it("in bf16 multiplies rounded factors and sums in f32", function()
+    if not octet.has_bf16() then pending "this processor does not multiply bf16" end
+    local a = tensor.from(check.values(3 * 6 * 40, -1, 1, 1), {3, 6, 40})
+    local b = tensor.from(check.values(3 * 40 * 5, -1, 1, 2), {3, 40, 5})
+    local expected = products(3, 6, 5, 40)(a:to("bf16"):totable(), b:to("bf16"):totable())
+    octet.set_precision "bf16"
+    local y = a:matmul(b):totable()
+    octet.set_precision "f32"
+    check.near(y, expected, 2e-6, "bf16")
+  end)
+
+  it("makes attention out of its parts", function()
+    -- As nn's attention has it: heads side by side, softmax of scaled products.
+    octet.seed(3)
+    local heads, tokens, size = 2, 7, 4
+    local qkv = tensor.new({tokens, 3 * heads * size}):normal_()
+    local by_head = qkv:reshape({tokens, 3, heads, size}):transpose(1, 3)
+    local function part(i) return by_head:narrow(2, i, 1):reshape {heads, tokens, size} end
+    local scores = part(1):matmul(part(2), {transpose_b = true}) / math.sqrt(size)
+    local y = scores:softmax():matmul(part(3)):transpose(1, 2):reshape {tokens, heads * size}
+    local fused = octet.nn.attention(qkv, tensor.from({0, tokens}, {2}, "i32"), heads)
+    check.near(y:totable(), fused:totable(), 1e-5, "attention")
+  end)
+
+  it("refuses other leading sizes, and says what would do", function()
+    local a = tensor.zeros {2, 3, 4}
+    for _, case in ipairs {{tensor.zeros {3, 4, 5}}, {tensor.zeros {1, 2, 4, 5}},
+      {tensor.zeros {3, 5}, {transpose_a = true}}} do
+      assert.error_matches(function() return a:matmul(unpack(case)) end,
+        "%[2 x 3 x 4%].*expected the same leading sizes, or one matrix on the right")
+    end
+    assert.error_matches(function() return a:matmul(tensor.zeros {2, 5, 4}) end,
+      "inner sizes differ: %[2 x 3 x 4%] x %[2 x 5 x 4%]")
   end)
 end)
 

@@ -40,6 +40,20 @@ describe("the gradient passes through", function()
       formula = gather({3, 4, 5}, {3, 4, 1}, function(i) return {i[1], i[2], 4} end)}
   end)
 
+  it("a copy of all, of any type", function()
+    check.op{inputs = inputs, forward = 0, op = function(x) return x:clone() end,
+      formula = function(x) return x end}
+    local x = tensor.from({3, 4}, {2}, "i32")
+    local y = x:clone()
+    y:fill_(5)
+    assert.same({3, 4}, x:totable())
+    assert.equal("i32", y:dtype())
+    local number = tensor.full({}, 2):parameter_()
+    number:clone():square():backward()
+    assert.same({}, number:clone():shape())
+    assert.equal(4, number:grad():item())
+  end)
+
   it("two dimensions exchanged", function()
     check.op{inputs = inputs, forward = 0, op = function(x) return x:transpose(1, 3) end,
       formula = gather({3, 4, 5}, {5, 4, 3}, function(i) return {i[3], i[2], i[1]} end)}
