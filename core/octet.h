@@ -174,7 +174,8 @@ int oct_precision(int *dtype);
 enum { OCT_OP_NEG, OCT_OP_EXP, OCT_OP_LOG, OCT_OP_SQRT, OCT_OP_ABS, OCT_OP_SQUARE,
        OCT_OP_RECIPROCAL, OCT_OP_TANH, OCT_OP_SIGMOID, OCT_OP_RELU, OCT_OP_GELU, OCT_OP_SILU };
 enum { OCT_OP_ADD, OCT_OP_SUB, OCT_OP_MUL, OCT_OP_DIV, OCT_OP_MAXIMUM, OCT_OP_MINIMUM,
-       OCT_OP_WHERE, OCT_OP_ELSEWHERE, OCT_OP_LESS, OCT_OP_LESS_EQUAL, OCT_OP_EQUAL };
+       OCT_OP_WHERE, OCT_OP_ELSEWHERE, OCT_OP_LESS, OCT_OP_LESS_EQUAL, OCT_OP_EQUAL,
+       OCT_OP_NOT_EQUAL };
 enum { OCT_OP_SUM, OCT_OP_MEAN, OCT_OP_MAX };
 /* y = f(x); GELU is x Phi(x), by the error function. */
 int oct_unary(oct_tensor **out, oct_tensor *x, int op);
@@ -185,6 +186,9 @@ int oct_unary(oct_tensor **out, oct_tensor *x, int op);
 int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op);
 /* a where condition is not 0, else b; all broadcast. No gradient passes to the condition. */
 int oct_where(oct_tensor **out, oct_tensor *condition, oct_tensor *a, oct_tensor *b);
+/* x within low and high, either of which may be infinite. A gradient passes where x lies within
+ * them, the bounds included. NaN stays NaN. */
+int oct_clamp(oct_tensor **out, oct_tensor *x, float low, float high);
 /* y = x * scale + shift */
 int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift);
 /* Over dimension dim (0-based; -1: over all, to a scalar); keep 1: it stays with size 1. */

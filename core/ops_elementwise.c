@@ -7,7 +7,7 @@
 
 /* ORDER UNARY, ORDER BINARY, ORDER REDUCTION */
 _Static_assert((int)OCT_OP_SILU == (int)OCT_SILU && (int)OCT_OP_GELU == (int)OCT_GELU, "unary ops");
-_Static_assert((int)OCT_OP_DIV == (int)OCT_DIV && (int)OCT_OP_EQUAL == (int)OCT_EQUAL,
+_Static_assert((int)OCT_OP_DIV == (int)OCT_DIV && (int)OCT_OP_NOT_EQUAL == (int)OCT_NOT_EQUAL,
                "binary ops");
 _Static_assert((int)OCT_OP_MAX == (int)OCT_MAX, "reductions");
 
@@ -71,7 +71,7 @@ int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift)
 /* ORDER BINARY */
 static const char *const binary_names[OCT_BINARIES] = {
     "add",   "sub",   "mul",        "div",        "maximum",    "minimum",
-    "where", "where", "comparison", "comparison", "comparison",
+    "where", "where", "comparison", "comparison", "comparison", "comparison",
 };
 
 /* Strides of t seen as one of shape[ndim]: 0 along what is broadcast. */
@@ -275,6 +275,53 @@ int oct_where(oct_tensor **out, oct_tensor *condition, oct_tensor *a, oct_tensor
     }
     oct_tensor_release(one);
     return status;
+}
+
+/* ---- clamp ----------------------------------------------------------------------------------- */
+
+/* y[n] = op(a, b) of runs of n, of which one may be a single number: its stride is 0. */
+static void combine(float *y, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
+                    int64_t n, int op)
+{
+    oct_kernels_now()->binary(y, a, b, 1, &n, &a_stride, &b_stride, op);
+}
+
+static int clamp_step(oct_node *node)
+{
+    const oct_tensor *x = node->inputs[0], *y = node->output;
+    const float *low = &node->numbers[0], *high = &node->numbers[1];
+    float *dx;
+    int accumulate;
+    size_t bytes = 2 * (size_t)x->size * sizeof(float);
+    OCT_TRY(oct_grad_slot(&dx, &accumulate, node->inputs[0]));
+    float *within = oct_block_new(bytes, OCT_WORKSPACE);
+    if (!within) return -1;
+    float *passed = within + x->size;
+    combine(within, low, 0, oct_f32(x), 1, x->size, OCT_LESS_EQUAL);
+    combine(passed, oct_f32(y->grad), 1, within, 1, x->size, OCT_WHERE);
+    combine(within, oct_f32(x), 1, high, 0, x->size, OCT_LESS_EQUAL);
+    combine(passed, passed, 1, within, 1, x->size, OCT_WHERE);
+    oct_kernels_now()->add_scaled(dx, passed, x->size, 1.0f, accumulate);
+    oct_block_free(within, bytes, OCT_WORKSPACE);
+    return 0;
+}
+
+int oct_clamp(oct_tensor **out, oct_tensor *x, float low, float high)
+{
+    OCT_TRY(oct_check(x, "clamp", "x", OCT_F32));
+    if (!(low <= high)) return oct_fail("clamp: from %g to %g, expected low <= high", low, high);
+    oct_tensor *y = oct_tensor_make(OCT_F32, x->ndim, x->shape, OCT_ACTIVATIONS);
+    if (!y) return -1;
+    combine(oct_f32(y), oct_f32(x), 1, &low, 0, x->size, OCT_MAXIMUM);
+    combine(oct_f32(y), oct_f32(y), 1, &high, 0, x->size, OCT_MINIMUM);
+    if (oct_records(&x, 1)) {
+        oct_node *node = oct_tape_add(clamp_step, y, &x, 1);
+        if (!node) return oct_tensor_release(y), -1;
+        node->numbers[0] = low;
+        node->numbers[1] = high;
+    }
+    *out = y;
+    return 0;
 }
 
 /* ---- dropout --------------------------------------------------------------------------------- */

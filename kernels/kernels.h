@@ -40,6 +40,7 @@ enum oct_binary {
     OCT_LESS,
     OCT_LESS_EQUAL,
     OCT_EQUAL,
+    OCT_NOT_EQUAL,
     OCT_BINARIES
 };
 enum oct_reduction { OCT_SUM, OCT_MEAN, OCT_MAX, OCT_REDUCTIONS };

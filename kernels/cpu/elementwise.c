@@ -203,6 +203,7 @@ INLINE vf combine(vf a, vf b, int op)
     case OCT_LESS: return either((vi)(a < b), vf_all(1.0f), vf_all(0.0f));
     case OCT_LESS_EQUAL: return either((vi)(a <= b), vf_all(1.0f), vf_all(0.0f));
     case OCT_EQUAL: return either((vi)(a == b), vf_all(1.0f), vf_all(0.0f));
+    case OCT_NOT_EQUAL: return either((vi)(a != b), vf_all(1.0f), vf_all(0.0f));
     default: return a;
     }
 }
@@ -239,6 +240,7 @@ static void run_of(float *y, const float *a, const float *b, int64_t n, int64_t 
     switch (op) {
     CASE(OCT_ADD) CASE(OCT_SUB) CASE(OCT_MUL) CASE(OCT_DIV) CASE(OCT_MAXIMUM) CASE(OCT_MINIMUM)
     CASE(OCT_WHERE) CASE(OCT_ELSEWHERE) CASE(OCT_LESS) CASE(OCT_LESS_EQUAL) CASE(OCT_EQUAL)
+    CASE(OCT_NOT_EQUAL)
     default: break;
     }
 #undef CASE

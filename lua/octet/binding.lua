@@ -63,20 +63,33 @@ function M.last_error()
   return ffi.string(C.oct_last_error())
 end
 
---- Raise the library's error text where a status is not 0.
+local LIBRARY = debug.getinfo(1, "S").source:match "^(.*)binding%.lua$"
+
+--- Raise an error at the place outside of the library from which it was called.
+-- @tparam string text
+function M.fail(text)
+  local level = 2
+  local at = debug.getinfo(level, "S")
+  while at and (at.what == "C" or at.source:sub(1, #LIBRARY) == LIBRARY) do
+    level = level + 1
+    at = debug.getinfo(level, "S")
+  end
+  error(text, at and level or 0)
+end
+
+local fail = M.fail
+
+--- Raise the core's error text where a status is not 0.
 -- @tparam number status what an oct_ function returned
--- @tparam[opt=2] number level as for error()
-function M.check(status, level)
-  if status ~= 0 then error(M.last_error(), (level or 1) + 1) end
+function M.check(status)
+  if status ~= 0 then fail(M.last_error()) end
 end
 
 --- The same where what is wrong lies in a file or a text: the error names no place in a program.
 -- @tparam number status what an oct_ function returned
 function M.check_input(status)
-  M.check(status, -1)
+  if status ~= 0 then error(M.last_error(), 0) end
 end
-
-local check = M.check
 
 local NUMBERS = {int = true, int64_t = true, int32_t = true, float = true, double = true}
 
@@ -102,13 +115,13 @@ end
 -- @param ... its arguments
 local function call(f, ...)
   local ok, status = pcall(f, ...)
-  if not ok then error(refusal(status), 3) end
+  if not ok then fail(refusal(status)) end
   if status == 0 then return end
   if M.last_error():find("out of memory", 1, true) then
     M.collect()
     status = f(...)
   end
-  check(status, 3)
+  M.check(status)
 end
 
 -- Recording `f(...)` crashed LuaJIT 2.1.0-beta3 in one run of twenty of a spec that makes it fail.

@@ -87,7 +87,7 @@ end
 -- instead of a signal that ends the process. What this module writes needs no such call.
 -- @tparam boolean on each true wants its false, except in a program that wants it to its end
 function M.hold_size_signal(on)
-  binding.check(C.oct_hold_size_signal(on and 1 or 0), 2)
+  binding.check(C.oct_hold_size_signal(on and 1 or 0))
 end
 
 -- ---- names and folders -------------------------------------------------------------------------
@@ -199,7 +199,7 @@ local function let_go(self)
 end
 
 function Writer:commit()
-  binding.check(C.oct_writer_commit(let_go(self)), 2)
+  binding.check(C.oct_writer_commit(let_go(self)))
 end
 
 function Writer:abandon()
@@ -236,7 +236,7 @@ function Log:size()
 end
 
 function Log:close()
-  binding.check(C.oct_log_close(let_go(self)), 2)
+  binding.check(C.oct_log_close(let_go(self)))
 end
 
 return M

@@ -31,7 +31,7 @@ function M.arriving(descriptor)
   end
   return function()
     while not ended do
-      check(C.oct_read_available(bytes, buffer, CAPACITY, descriptor or 0), 2)
+      check(C.oct_read_available(bytes, buffer, CAPACITY, descriptor or 0))
       local got = tonumber(bytes[0])
       ended = got == 0
       rest = rest .. ffi.string(buffer, got)

@@ -14,20 +14,20 @@ local name_out = ffi.new "const char *[1]"
 
 --- Threads for all that follows; results do not depend on their number.
 -- @tparam number count 1 to 1024
-function M.set_threads(count) check(C.oct_set_threads(count), 2) end
+function M.set_threads(count) check(C.oct_set_threads(count)) end
 
 --- @treturn number threads in use
 function M.threads()
-  check(C.oct_threads(int_out), 2)
+  check(C.oct_threads(int_out))
   return int_out[0]
 end
 
 --- Choose the kernels: "avx512", "avx2", or "auto".
-function M.set_isa(name) check(C.oct_set_isa(name), 2) end
+function M.set_isa(name) check(C.oct_set_isa(name)) end
 
 --- @treturn string the kernels in use
 function M.isa()
-  check(C.oct_isa(name_out), 2)
+  check(C.oct_isa(name_out))
   return ffi.string(name_out[0])
 end
 
@@ -36,13 +36,13 @@ end
 -- @tparam string name "cpu"; "cuda": the first GPU; "cuda-emu": CUDA's kernels on the processor
 -- @treturn string what it is
 function M.open_device(name)
-  check(C.oct_device_open(name_out, name), 2)
+  check(C.oct_device_open(name_out, name))
   return ffi.string(name_out[0])
 end
 
 --- @treturn boolean does the processor multiply bf16?
 function M.has_bf16()
-  check(C.oct_has_bf16(int_out), 2)
+  check(C.oct_has_bf16(int_out))
   return int_out[0] == 1
 end
 
@@ -50,18 +50,18 @@ end
 function M.set_precision(name)
   local code = ({f32 = C.OCT_F32, bf16 = C.OCT_BF16})[name]
     or error(("precision: '%s', expected f32 or bf16"):format(tostring(name)), 2)
-  check(C.oct_set_precision(code), 2)
+  check(C.oct_set_precision(code))
 end
 
 --- @treturn string "f32" or "bf16"
 function M.precision()
-  check(C.oct_precision(int_out), 2)
+  check(C.oct_precision(int_out))
   return int_out[0] == C.OCT_BF16 and "bf16" or "f32"
 end
 
 --- Seed every stream of random numbers.
 -- @tparam number seed a whole number
-function M.seed(seed) check(C.oct_seed(seed), 2) end
+function M.seed(seed) check(C.oct_seed(seed)) end
 
 local STREAMS = {
   init = C.OCT_STREAM_INIT, dropout = C.OCT_STREAM_DROPOUT, optimizer = C.OCT_STREAM_OPTIMIZER,
@@ -70,10 +70,10 @@ local STREAMS = {
 --- Where random numbers stand: what a checkpoint keeps.
 -- @treturn table `seed`, and the offset of each stream: init, dropout, optimizer
 function M.random_state()
-  check(C.oct_seed_now(wide_out), 2)
+  check(C.oct_seed_now(wide_out))
   local state = {seed = tonumber(wide_out[0])}
   for name, stream in pairs(STREAMS) do
-    check(C.oct_random_offset(wide_out, stream), 2)
+    check(C.oct_random_offset(wide_out, stream))
     state[name] = tonumber(wide_out[0])
   end
   return state
@@ -101,7 +101,7 @@ function M.set_random_state(state)
   M.check_random_state(state)
   if state.seed ~= nil and state.seed ~= M.random_state().seed then M.seed(state.seed) end
   for name, stream in pairs(STREAMS) do
-    if state[name] ~= nil then check(C.oct_set_random_offset(stream, state[name]), 2) end
+    if state[name] ~= nil then check(C.oct_set_random_offset(stream, state[name])) end
   end
 end
 
@@ -118,33 +118,33 @@ local PURPOSES = {
 function M.memory(device)
   local accounts = {}
   for name, purpose in pairs(PURPOSES) do
-    check(C.oct_memory(wide_out, wide_out + 1, device or "cpu", purpose), 2)
+    check(C.oct_memory(wide_out, wide_out + 1, device or "cpu", purpose))
     accounts[name] = {now = tonumber(wide_out[0]), peak = tonumber(wide_out[1])}
   end
   return accounts
 end
 
 --- Let the peaks start again from what is in use now.
-function M.reset_peak_memory() check(C.oct_memory_reset_peak(), 2) end
+function M.reset_peak_memory() check(C.oct_memory_reset_peak()) end
 
 --- Give memory that is cached but not in use back to the system.
 -- @treturn number bytes
 function M.trim_memory()
-  check(C.oct_memory_trim(wide_out), 2)
+  check(C.oct_memory_trim(wide_out))
   return tonumber(wide_out[0])
 end
 
 --- Tensors alive, as C counts them: the leak test's figure.
 -- @treturn number
 function M.live_tensors()
-  check(C.oct_live_tensors(wide_out), 2)
+  check(C.oct_live_tensors(wide_out))
   return tonumber(wide_out[0])
 end
 
 --- Monotonic clock.
 -- @treturn number seconds
 function M.clock()
-  check(C.oct_clock(seconds_out), 2)
+  check(C.oct_clock(seconds_out))
   return seconds_out[0]
 end
 

@@ -21,7 +21,7 @@ function M.start(arguments, output)
   local list = ffi.new("const char *[?]", #arguments + 1)
   for i, argument in ipairs(arguments) do list[i - 1] = argument end
   local number = ffi.new "int64_t[1]"
-  check(C.oct_process_start(number, list, output), 2)
+  check(C.oct_process_start(number, list, output))
   return setmetatable({number = number[0]}, Process)
 end
 
@@ -31,7 +31,7 @@ end
 function Process:ended()
   if not self.status then
     local ended, status = ffi.new "int[1]", ffi.new "int[1]"
-    check(C.oct_process_ended(ended, status, self.number), 2)
+    check(C.oct_process_ended(ended, status, self.number))
     if ended[0] ~= 0 then self.status = status[0] end
   end
   return self.status
@@ -40,11 +40,11 @@ end
 --- Send it a signal; nothing where it has ended.
 -- @tparam number number
 function Process:signal(number)
-  if not self:ended() then check(C.oct_process_signal(self.number, number), 2) end
+  if not self:ended() then check(C.oct_process_signal(self.number, number)) end
 end
 
 --- Wait; less long where a signal comes.
 -- @tparam number seconds
-function M.sleep(seconds) check(C.oct_sleep(seconds), 2) end
+function M.sleep(seconds) check(C.oct_sleep(seconds)) end
 
 return M

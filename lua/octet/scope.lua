@@ -13,14 +13,14 @@ local before_out = ffi.new "int[1]"
 local function escape(...)
   for i = 1, select("#", ...) do
     local value = select(i, ...)
-    if tensor.is_tensor(value) then check(C.oct_scope_escape(value), 3) end
+    if tensor.is_tensor(value) then check(C.oct_scope_escape(value)) end
   end
   return ...
 end
 
 local function finish_scope(ok, ...)
   if ok then escape(...) end
-  check(C.oct_scope_end(), 3)
+  check(C.oct_scope_end())
   if not ok then error((...), 0) end
   return ...
 end
@@ -31,7 +31,7 @@ end
 -- @param ... its arguments
 -- @return what f returns
 function M.scope(f, ...)
-  check(C.oct_scope_begin(), 2)
+  check(C.oct_scope_begin())
   return finish_scope(pcall(f, ...))
 end
 
@@ -41,17 +41,17 @@ end
 -- @param ... its arguments
 -- @return what f returns
 function M.tidy(f, ...)
-  check(C.oct_grad_enabled(before_out), 2)
+  check(C.oct_grad_enabled(before_out))
   if before_out[0] ~= 0 then return f(...) end
   return M.scope(f, ...)
 end
 
 --- Open and close a scope by hand, as an iterator over batches does.
-function M.begin_scope() check(C.oct_scope_begin(), 2) end
-function M.end_scope() check(C.oct_scope_end(), 2) end
+function M.begin_scope() check(C.oct_scope_begin()) end
+function M.end_scope() check(C.oct_scope_end()) end
 
 local function finish_no_grad(before, ok, ...)
-  check(C.oct_set_grad_enabled(nil, before), 3)
+  check(C.oct_set_grad_enabled(nil, before))
   if not ok then error((...), 0) end
   return ...
 end
@@ -61,7 +61,7 @@ end
 -- @param ... its arguments
 -- @return what f returns
 function M.no_grad(f, ...)
-  check(C.oct_set_grad_enabled(before_out, 0), 2)
+  check(C.oct_set_grad_enabled(before_out, 0))
   return finish_no_grad(before_out[0], pcall(f, ...))
 end
 

@@ -164,7 +164,7 @@ end
 -- ---- looking -----------------------------------------------------------------------------------
 
 local function info(t)
-  check(C.oct_tensor_info(dtype_out, ndim_out, shape_out, size_out, flag_out, t), 3)
+  check(C.oct_tensor_info(dtype_out, ndim_out, shape_out, size_out, flag_out, t))
 end
 
 --- @treturn {number,...} the sizes, one a dimension
@@ -202,14 +202,14 @@ local function has_flag(t, flag)
   return bit.band(flag_out[0], flag) ~= 0
 end
 
-local function device_of(t, level)
-  check(C.oct_tensor_device(name_out, t), level + 1)
+local function device_of(t)
+  check(C.oct_tensor_device(name_out, t))
   return ffi.string(name_out[0])
 end
 
 --- @treturn string the device that it lies on: "cpu", "cuda"
 function methods:device()
-  local name = device_of(self, 2)
+  local name = device_of(self)
   return name
 end
 
@@ -221,7 +221,7 @@ function methods:is_released() return has_flag(self, RELEASED) end
 -- good for as long as the tensor is. An error where it does not lie on the processor.
 -- @treturn cdata
 function methods:data()
-  check(C.oct_tensor_data(data_out, self), 2)
+  check(C.oct_tensor_data(data_out, self))
   info(self)
   return ffi.cast(POINTERS[dtype_out[0]], data_out[0])
 end
@@ -230,7 +230,7 @@ end
 -- @treturn tensor
 function methods:readable()
   local dtype = self:dtype()
-  if device_of(self, 3) ~= "cpu" then return self:to "cpu":readable() end
+  if device_of(self) ~= "cpu" then return self:to "cpu":readable() end
   if not HALVES[dtype] then return self end
   check(C.oct_set_grad_enabled(flag_out, 0))
   local before = flag_out[0]
@@ -246,7 +246,7 @@ function methods:reader() return tensor_values.reader(self) end
 --- The value of a tensor of one element.
 -- @treturn number
 function methods:item()
-  device_of(self, 2)                      -- is it there?
+  device_of(self)                      -- is it there?
   info(self)
   if size_out[0] ~= 1 then
     error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
@@ -257,7 +257,7 @@ end
 --- All elements in one flat table, row by row.
 -- @treturn {number,...}
 function methods:totable()
-  device_of(self, 2)                      -- is it there?
+  device_of(self)                      -- is it there?
   local at, values = self:reader(), {}
   for i = 1, self:size() do values[i] = at(i - 1) end
   return values
@@ -336,12 +336,12 @@ end
 -- ---- in place ----------------------------------------------------------------------------------
 
 function methods:fill_(value)
-  check(C.oct_fill(self, value), 2)
+  check(C.oct_fill(self, value))
   return self
 end
 
 function methods:copy_(source)
-  check(C.oct_copy(self, source), 2)
+  check(C.oct_copy(self, source))
   return self
 end
 
@@ -349,7 +349,7 @@ end
 -- @tparam tensor other
 -- @treturn tensor itself
 function methods:swap_(other)
-  check(C.oct_swap(self, other), 2)
+  check(C.oct_swap(self, other))
   return self
 end
 
@@ -359,19 +359,19 @@ end
 -- @tparam number weight from 0 to 1
 -- @treturn tensor itself
 function methods:lerp_(source, weight)
-  check(C.oct_lerp(self, source, weight), 2)
+  check(C.oct_lerp(self, source, weight))
   return self
 end
 
 --- Uniform in [low, high), from the run's random numbers.
 function methods:uniform_(low, high)
-  check(C.oct_uniform(self, low or 0, high or 1), 2)
+  check(C.oct_uniform(self, low or 0, high or 1))
   return self
 end
 
 --- Normal with mean and standard deviation, from the run's random numbers.
 function methods:normal_(mean, deviation)
-  check(C.oct_normal(self, mean or 0, deviation or 1), 2)
+  check(C.oct_normal(self, mean or 0, deviation or 1))
   return self
 end
 
@@ -380,7 +380,7 @@ end
 --- Make it a parameter: it collects a gradient and outlives every step (`false`: frozen).
 -- @treturn tensor itself
 function methods:parameter_(on)
-  check(C.oct_parameter(self, on == false and 0 or 1), 2)
+  check(C.oct_parameter(self, on == false and 0 or 1))
   return self
 end
 
@@ -389,7 +389,7 @@ end
 -- part.
 function methods:backward()
   -- Not by way of `call`: half a walk back cannot be made again.
-  check(C.oct_backward(self), 2)
+  check(C.oct_backward(self))
 end
 
 --- Move it to another device, its gradient too, as a parameter must be before its optimizer is
@@ -403,7 +403,7 @@ function methods:to_(device)
     local why = binding.last_error()
     if not (why:find "^move:" or why:find "out of memory") then error(why, 2) end
     binding.collect()
-    check(C.oct_move(self, device), 2)
+    check(C.oct_move(self, device))
   end
   return self
 end
@@ -418,12 +418,12 @@ end
 
 --- @treturn tensor|nil the gradient, nil where there is none yet
 function methods:grad()
-  check(C.oct_grad(out, self), 2)
+  check(C.oct_grad(out, self))
   if out[0] ~= nil then return take() end
 end
 
 function methods:zero_grad()
-  check(C.oct_zero_grad(self), 2)
+  check(C.oct_zero_grad(self))
 end
 
 --- A view outside of the record: no gradient passes through it, and it outlives `backward`. Beyond
@@ -437,7 +437,7 @@ end
 --- Keep it beyond backward and the end of the step.
 -- @treturn tensor itself
 function methods:keep()
-  check(C.oct_keep(self), 2)
+  check(C.oct_keep(self))
   return self
 end
 

@@ -7,7 +7,7 @@ local nearest = require "octet.nearest"
 local number = require "octet.number"
 local tensor_handle = require "octet.tensor_handle"
 
-local C, call, check = binding.C, binding.call, binding.check
+local C, call, check, fail = binding.C, binding.call, binding.check, binding.fail
 local out, take, is_tensor = tensor_handle.out, tensor_handle.take, tensor_handle.is_tensor
 local flag_out, no_shape = ffi.new "int[1]", ffi.new "int64_t[1]"
 
@@ -17,10 +17,11 @@ local methods = {}
 
 local ADD, SUB, MUL, DIV = C.OCT_OP_ADD, C.OCT_OP_SUB, C.OCT_OP_MUL, C.OCT_OP_DIV
 local MAXIMUM, MINIMUM = C.OCT_OP_MAXIMUM, C.OCT_OP_MINIMUM
-local LESS, LESS_EQUAL, EQUAL = C.OCT_OP_LESS, C.OCT_OP_LESS_EQUAL, C.OCT_OP_EQUAL
+local LESS, LESS_EQUAL = C.OCT_OP_LESS, C.OCT_OP_LESS_EQUAL
+local EQUAL, NOT_EQUAL = C.OCT_OP_EQUAL, C.OCT_OP_NOT_EQUAL
 local BINARY = {[ADD] = "add", [SUB] = "sub", [MUL] = "mul", [DIV] = "div",
   [MAXIMUM] = "maximum", [MINIMUM] = "minimum", [LESS] = "comparison",
-  [LESS_EQUAL] = "comparison", [EQUAL] = "comparison"}
+  [LESS_EQUAL] = "comparison", [EQUAL] = "comparison", [NOT_EQUAL] = "comparison"}
 
 --- A number as a tensor that broadcasts.
 local function scalar(x)
@@ -37,8 +38,7 @@ local function binary(a, b, op)
   if not (is_tensor(a) and is_tensor(b)) then
     local other = a
     if is_tensor(a) then other = b end
-    error(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op],
-      type(other)), 2)
+    fail(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op], type(other)))
   end
   call(C.oct_binary, out, a, b, op)
   return take()
@@ -126,7 +126,7 @@ function methods:le(other) return binary(self, other, LESS_EQUAL) end
 function methods:gt(other) return binary(other, self, LESS) end
 function methods:ge(other) return binary(other, self, LESS_EQUAL) end
 function methods:eq(other) return binary(self, other, EQUAL) end
-function methods:ne(other) return 1 - binary(self, other, EQUAL) end
+function methods:ne(other) return binary(self, other, NOT_EQUAL) end
 
 --- Where this is not 0, as a comparison gives it, the one, elsewhere the other; all broadcast. A
 -- gradient passes to what was taken, and none to the condition. What is not taken may be infinite
@@ -149,17 +149,8 @@ end
 -- @tparam[opt] number high
 -- @treturn tensor
 function methods:clamp(low, high)
-  for name, bound in pairs {["lower bound"] = low, ["upper bound"] = high} do
-    if type(bound) ~= "number" or bound ~= bound then
-      error(("clamp: the %s is %s, expected a number"):format(name, tostring(bound)), 2)
-    end
-  end
-  if low and high and low > high then
-    error(("clamp: from %s to %s, expected the lower bound first"):format(low, high), 2)
-  end
-  local x = self
-  if low then x = x:lt(low):where(low, x) end
-  return high and x:gt(high):where(high, x) or x
+  call(C.oct_clamp, out, self, low or -math.huge, high or math.huge)
+  return take()
 end
 
 -- ---- along dimensions --------------------------------------------------------------------------
@@ -237,7 +228,7 @@ end
 --- Is every element finite?
 -- @treturn boolean
 function methods:all_finite()
-  check(C.oct_all_finite(flag_out, self), 2)
+  check(C.oct_all_finite(flag_out, self))
   return flag_out[0] == 1
 end
 

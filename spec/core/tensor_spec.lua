@@ -150,6 +150,20 @@ describe("a tensor", function()
     end
   end)
 
+  it("says where a program went wrong, however deep in the library that shows", function()
+    local ids, x = tensor.zeros({2}, "i32"), tensor.ones {2}
+    for _, wrong in ipairs {
+      function() local _ = ids:pow(3) end, function() local _ = ids:min() end,
+      function() local _ = 3 / ids end, function() local _ = x:ne(tensor.ones {3}) end,
+      function() local _ = x:clamp(2, 1) end, function() local _ = x:eq {} end,
+      function() local _ = x:copy_(ids) end, function() local _ = octet.nn.gelu(ids) end,
+    } do
+      local line = debug.getinfo(wrong, "S").linedefined
+      local _, text = pcall(wrong)
+      assert.matches(("tensor_spec%%.lua:%d: "):format(line), text)
+    end
+  end)
+
   it("takes no place that is no whole number, and no option that is none", function()
     local x = tensor.ones {2, 2}
     for _, case in ipairs {

@@ -169,7 +169,7 @@ end
 --- Rows of the encoding, packed one behind the other.
 local function pack(self, rows, n)
   if self.ids then return pack_ids(self, rows, n) end
-  check(C.oct_encoding_count(count, self.encoding, rows, n), 3)
+  check(C.oct_encoding_count(count, self.encoding, rows, n))
   local tokens = tonumber(count[0])
   local batch = {tokens = tokens, examples = n}
   for _, name in ipairs {"ids", "types", "positions"} do

@@ -56,7 +56,7 @@ function M.named(name, bits, sign)
   local known = false
   for _, other in ipairs(M.NAMES) do known = known or other == name end
   if not known then error(nearest.message("map", tostring(name), M.NAMES), 0) end
-  check(C.oct_map_named(map_out, name, levels_of(bits), sign == "signed" and 1 or 0), 2)
+  check(C.oct_map_named(map_out, name, levels_of(bits), sign == "signed" and 1 or 0))
   return wrapped(name, sign)
 end
 
@@ -77,7 +77,7 @@ function M.new(values, sign)
     end
     buffer[i - 1] = x
   end
-  check(C.oct_map_new(map_out, buffer, #values, sign == "signed" and 1 or 0), 2)
+  check(C.oct_map_new(map_out, buffer, #values, sign == "signed" and 1 or 0))
   return wrapped("custom", sign)
 end
 
@@ -147,7 +147,7 @@ function Map:quantize(t, block_size)
   local codes = self:bits() == 4 and tensor.new({math.ceil(t:size() / 2)}, "u8")
     or tensor.new(t:shape(), "u8")
   local absmax = tensor.new {math.ceil(t:size() / block)}
-  check(C.oct_quantize(codes:data(), absmax:data(), t:data(), t:size(), block, self.handle, 0), 2)
+  check(C.oct_quantize(codes:data(), absmax:data(), t:data(), t:size(), block, self.handle, 0))
   return codes, absmax
 end
 

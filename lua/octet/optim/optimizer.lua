@@ -127,7 +127,7 @@ function Optimizer:clip_norm(max_norm)
     error(("optim.%s: max_norm is %s, expected more than 0"):format(self.name, tostring(max_norm)),
       2)
   end
-  check(C.oct_optim_grad_norm(double_out, count_out, handle_of(self)), 2)
+  check(C.oct_optim_grad_norm(double_out, count_out, handle_of(self)))
   local norm, not_finite = double_out[0], tonumber(count_out[0])
   self.grad_scale = math.min(1, max_norm / (norm + 1e-6))
   return not_finite > 0 and math.huge or norm, not_finite
@@ -193,7 +193,7 @@ function Optimizer:step(options)
     end
   end
   set_numbers(self, factor, 2)
-  check(C.oct_optim_step(count_out, self.handle, self.grad_scale * scale, limit), 2)
+  check(C.oct_optim_step(count_out, self.handle, self.grad_scale * scale, limit))
   self.grad_scale = 1
   return tonumber(count_out[0]), norm and norm * math.abs(scale)
 end
@@ -223,7 +223,7 @@ end
 -- memory is kept for the next ones.
 function Optimizer:zero_grad()
   self.grad_scale = 1                       -- of gradients that no step has used
-  check(C.oct_optim_zero_grad(handle_of(self)), 2)
+  check(C.oct_optim_zero_grad(handle_of(self)))
 end
 
 -- ---- what it holds -----------------------------------------------------------------------------
@@ -330,7 +330,7 @@ end
 -- @tparam boolean on
 -- @treturn Optimizer itself
 function Optimizer:watch(on)
-  check(C.oct_optim_watch(handle_of(self), on and 1 or 0), 2)
+  check(C.oct_optim_watch(handle_of(self), on and 1 or 0))
   self.watched = on
   return self
 end
@@ -358,7 +358,7 @@ local KERNELS = {
 -- (those of machine.open_device; everything is copied there and back)
 -- @treturn Optimizer itself
 function Optimizer:use_kernels(kind)
-  check(C.oct_optim_kernels(handle_of(self), KERNELS[kind]), 2)
+  check(C.oct_optim_kernels(handle_of(self), KERNELS[kind]))
   self.kernels = kind
   return self
 end

@@ -32,12 +32,12 @@ local EXTRAS = {
 -- ---- reading -----------------------------------------------------------------------------------
 
 local function tensor_at(self, index, which)
-  check(C.oct_optim_state(tensor_out, self.handle, index - 1, which), 3)
+  check(C.oct_optim_state(tensor_out, self.handle, index - 1, which))
   if tensor_out[0] ~= nil then return ffi.gc(tensor_out[0], C.oct_tensor_free) end
 end
 
 local function steps_of(self, index, set)
-  check(C.oct_optim_steps(count_out, self.handle, index - 1, set or -1), 3)
+  check(C.oct_optim_steps(count_out, self.handle, index - 1, set or -1))
   return tonumber(count_out[0])
 end
 
@@ -48,7 +48,7 @@ end
 function M.kinds_of(self, index)
   local kinds = {}
   for _, kind in ipairs(self.parameters[index].rule.states) do
-    check(C.oct_optim_state(tensor_out, self.handle, index - 1, C.OCT_STATE_VALUES + kind.place), 3)
+    check(C.oct_optim_state(tensor_out, self.handle, index - 1, C.OCT_STATE_VALUES + kind.place))
     if tensor_out[0] ~= nil then
       kinds[#kinds + 1] = kind
       C.oct_tensor_free(tensor_out[0])
@@ -192,7 +192,7 @@ local function expected_tensors(self, index, layout)
 end
 
 local function check_sound(who, name, t, negative_too)
-  check(C.oct_optim_is_sound(sound_out, t, negative_too and 1 or 0), 3)
+  check(C.oct_optim_is_sound(sound_out, t, negative_too and 1 or 0))
   if sound_out[0] == 1 then return end
   error(("%s: state %s holds a number that no step leaves (NaN, infinite, too large%s)"):format(who,
     name, negative_too and "" or ", or negative"), 0)

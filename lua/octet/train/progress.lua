@@ -50,7 +50,7 @@ local int_out = ffi.new "int[1]"
 --- Width of the terminal behind standard output.
 -- @treturn number columns; 0 where it is no terminal
 function M.columns()
-  binding.check(binding.C.oct_terminal_columns(int_out, 1), 2)
+  binding.check(binding.C.oct_terminal_columns(int_out, 1))
   return int_out[0]
 end
 

@@ -13,7 +13,7 @@ local NAMES = {[2] = "Ctrl-C", [15] = "SIGTERM"}
 --- The signal that came while signals were caught.
 -- @treturn ?number its number, or nil
 function M.seen()
-  check(C.oct_signal_seen(number_out), 2)
+  check(C.oct_signal_seen(number_out))
   return number_out[0] ~= 0 and number_out[0] or nil
 end
 
@@ -29,11 +29,11 @@ local depth = 0
 -- @param ... its arguments
 -- @return what it returns
 function M.caught(fn, ...)
-  if depth == 0 then check(C.oct_catch_signals(1), 2) end
+  if depth == 0 then check(C.oct_catch_signals(1)) end
   depth = depth + 1
   local function finish(ok, ...)
     depth = depth - 1
-    if depth == 0 then check(C.oct_catch_signals(0), 3) end
+    if depth == 0 then check(C.oct_catch_signals(0)) end
     if not ok then error((...), 0) end
     return ...
   end
