@@ -63,26 +63,10 @@ function M.last_error()
   return ffi.string(C.oct_last_error())
 end
 
-local LIBRARY = debug.getinfo(1, "S").source:match "^(.*)binding%.lua$"
-
---- Raise an error at the place outside of the library from which it was called.
--- @tparam string text
-function M.fail(text)
-  local level = 2
-  local at = debug.getinfo(level, "S")
-  while at and (at.what == "C" or at.source:sub(1, #LIBRARY) == LIBRARY) do
-    level = level + 1
-    at = debug.getinfo(level, "S")
-  end
-  error(text, at and level or 0)
-end
-
-local fail = M.fail
-
 --- Raise the core's error text where a status is not 0.
 -- @tparam number status what an oct_ function returned
 function M.check(status)
-  if status ~= 0 then fail(M.last_error()) end
+  if status ~= 0 then message.fail(M.last_error()) end
 end
 
 --- The same where what is wrong lies in a file or a text: the error names no place in a program.
@@ -115,7 +99,7 @@ end
 -- @param ... its arguments
 local function call(f, ...)
   local ok, status = pcall(f, ...)
-  if not ok then fail(refusal(status)) end
+  if not ok then message.fail(refusal(status)) end
   if status == 0 then return end
   if M.last_error():find("out of memory", 1, true) then
     M.collect()

@@ -10,6 +10,20 @@ function M.without_place(message)
   return (tostring(message):gsub("^.-:%d+: ", "", 1))
 end
 
+local LIBRARY = debug.getinfo(1, "S").source:match "^(.*)message%.lua$"
+
+--- Raise an error at the place outside of the library from which it was called.
+-- @tparam string text
+function M.fail(text)
+  local level = 2
+  local at = debug.getinfo(level, "S")
+  while at and (at.what == "C" or at.source:sub(1, #LIBRARY) == LIBRARY) do
+    level = level + 1
+    at = debug.getinfo(level, "S")
+  end
+  error(text, at and level or 0)
+end
+
 --- A value as an error shows it: a text in quotes.
 -- @param value
 -- @treturn string

@@ -1,5 +1,7 @@
 --- The names most like a word that was mistyped.
 -- @module octet.nearest
+local message = require "octet.message"
+
 local M = {}
 
 --- Edits that turn one word into the other: insertions, deletions, replacements, and swaps of
@@ -61,18 +63,16 @@ end
 -- @tparam string who whose they are: "step"
 -- @tparam ?table given nil for none
 -- @tparam {string,...} names those there are
--- @tparam[opt=0] number level as for error(), seen from the caller
-function M.check_options(who, given, names, level)
+function M.check_options(who, given, names)
   if given == nil then return end
-  level = level and level > 0 and level + 1 or 0
   if type(given) ~= "table" then
-    error(("%s: options are a %s, expected a table"):format(who, type(given)), level)
+    message.fail(("%s: options are a %s, expected a table"):format(who, type(given)))
   end
   local known = {}
   for _, name in ipairs(names) do known[name] = true end
   for name in pairs(given) do
     if not known[name] then
-      error(("%s: %s"):format(who, M.message("option", tostring(name), names)), level)
+      message.fail(("%s: %s"):format(who, M.message("option", tostring(name), names)))
     end
   end
 end

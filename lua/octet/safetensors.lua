@@ -117,7 +117,7 @@ function File:read(name, into)
     return there and into:copy_(here) or into
   end
   local options = into or {}
-  nearest.check_options("safetensors", options, {"dtype", "purpose"}, 2)
+  nearest.check_options("safetensors", options, {"dtype", "purpose"})
   local dtype = options.dtype and (DTYPES[options.dtype]
     or error(("safetensors: no type '%s'"):format(tostring(options.dtype)), 2)) or -1
   local purpose = PURPOSES[options.purpose or "parameters"]

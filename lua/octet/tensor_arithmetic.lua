@@ -3,11 +3,12 @@
 -- @module octet.tensor_arithmetic
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 local tensor_handle = require "octet.tensor_handle"
 
-local C, call, check, fail = binding.C, binding.call, binding.check, binding.fail
+local C, call, check = binding.C, binding.call, binding.check
 local out, take, is_tensor = tensor_handle.out, tensor_handle.take, tensor_handle.is_tensor
 local flag_out, no_shape = ffi.new "int[1]", ffi.new "int64_t[1]"
 
@@ -38,7 +39,8 @@ local function binary(a, b, op)
   if not (is_tensor(a) and is_tensor(b)) then
     local other = a
     if is_tensor(a) then other = b end
-    fail(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op], type(other)))
+    message.fail(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op],
+      type(other)))
   end
   call(C.oct_binary, out, a, b, op)
   return take()
@@ -206,7 +208,7 @@ local MATMUL_OPTIONS = {"transpose_a", "transpose_b"}
 -- @tparam[opt] table options
 -- @treturn tensor `[... x m x n]`
 function methods:matmul(other, options)
-  nearest.check_options("matmul", options, MATMUL_OPTIONS, 2)
+  nearest.check_options("matmul", options, MATMUL_OPTIONS)
   options = options or {}
   call(C.oct_matmul, out, self, other, options.transpose_a and 1 or 0,
     options.transpose_b and 1 or 0)

@@ -1,5 +1,6 @@
 -- The stable embedding and its three parts, each of which can be left out.
 local octet = require "octet"
+local failure = require "spec.failure"
 local nn, optim, tensor = octet.nn, octet.optim, octet.tensor
 
 local ROWS, WIDTH = 500, 100
@@ -93,14 +94,10 @@ describe("the stable embedding", function()
   end)
 
   it("says in one line what it cannot use", function()
-    local function failure(options)
-      local ok, message = pcall(nn.StableEmbedding, 4, 4, options)
-      assert.is_false(ok)
-      return message
-    end
+    local function message(options) return failure(nn.StableEmbedding, 4, 4, options) end
     assert.equal('nn.StableEmbedding: unknown option "layernorm"; it is one of layer_norm, xavier, '
-      .. "bits32", failure {layernorm = false})
-    assert.equal("nn.StableEmbedding: bits32 is 8, expected true or false", failure {bits32 = 8})
-    assert.equal("nn.StableEmbedding: options are a boolean, expected a table", failure(true))
+      .. "bits32", message {layernorm = false})
+    assert.equal("nn.StableEmbedding: bits32 is 8, expected true or false", message {bits32 = 8})
+    assert.equal("nn.StableEmbedding: options are a boolean, expected a table", message(true))
   end)
 end)

@@ -202,7 +202,7 @@ end
 --   rows of like length share a batch, and the batches are shuffled
 -- @return iterator
 function Dataset:batches(options)
-  nearest.check_options("batches", options, BATCHES_OPTIONS, 2)
+  nearest.check_options("batches", options, BATCHES_OPTIONS)
   options = options or {}
   local size, start = options.size, options.start or 0
   check_count(size, "size", 1)

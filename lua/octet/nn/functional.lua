@@ -52,7 +52,7 @@ end
 -- @tparam[opt] table options `dropout` of the probabilities; `causal`: see no later token
 -- @treturn tensor [tokens x width]
 function M.attention(qkv, offsets, heads, options)
-  nearest.check_options("attention", options, ATTENTION_OPTIONS, 2)
+  nearest.check_options("attention", options, ATTENTION_OPTIONS)
   options = options or {}
   call(C.oct_attention, out, qkv, offsets, heads, options.dropout or 0, options.causal and 1 or 0)
   return take()
@@ -83,7 +83,7 @@ end
 -- @tparam[opt] table options `ignore`: a label whose rows do not count (-100)
 -- @treturn tensor a scalar
 function M.cross_entropy(logits, labels, options)
-  nearest.check_options("cross_entropy", options, LOSS_OPTIONS, 2)
+  nearest.check_options("cross_entropy", options, LOSS_OPTIONS)
   call(C.oct_cross_entropy, out, logits, labels, options and options.ignore or -100)
   return take()
 end

@@ -3,6 +3,7 @@
 local binding = require "octet.binding"
 local functional = require "octet.nn.functional"
 local module = require "octet.nn.module"
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 local tensor = require "octet.tensor"
@@ -25,7 +26,7 @@ M.Linear = module.class "Linear"
 function M.Linear:init(inputs, outputs, options)
   check_size("Linear", "inputs", inputs, 3)
   check_size("Linear", "outputs", outputs, 3)
-  nearest.check_options("Linear", options, {"bias", "activation"}, 3)
+  nearest.check_options("Linear", options, {"bias", "activation"})
   options = options or {}
   module.check_switch("Linear", "bias", options.bias, 3)
   local bound = 1 / math.sqrt(inputs)
@@ -90,8 +91,8 @@ local function stable_parts(options)
   for _, name in ipairs(STABLE_PARTS) do parts[name] = true end
   for name, value in pairs(options or {}) do
     if type(value) ~= "boolean" then
-      error(("nn.StableEmbedding: %s is %s, expected true or false"):format(name, tostring(value)),
-        0)
+      message.fail(("nn.StableEmbedding: %s is %s, expected true or false"):format(name,
+        tostring(value)))
     end
     parts[name] = value
   end

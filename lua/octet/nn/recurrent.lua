@@ -90,7 +90,7 @@ local OPTIONS = {LSTM = {"layers", "bidirectional", "dropout", "bias", "forget_b
 local function init(self, gates, inputs, hidden, options)
   module.check_size(self.class_name, "inputs", inputs, 4)
   module.check_size(self.class_name, "hidden", hidden, 4)
-  nearest.check_options(self.class_name, options, OPTIONS[self.class_name], 4)
+  nearest.check_options(self.class_name, options, OPTIONS[self.class_name])
   options = options or {}
   module.check_switch(self.class_name, "bidirectional", options.bidirectional, 4)
   module.check_switch(self.class_name, "bias", options.bias, 4)

@@ -9,6 +9,7 @@
 -- the same weight (SWA: Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018).
 -- Averages are f32, whatever the weights' type: 4 bytes an element, accounted as optimizer_state.
 -- @module octet.optim.average
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 local scope = require "octet.scope"
@@ -33,7 +34,8 @@ local function read(who, given, defaults)
   nearest.check_options(who, given, names)
   for name, value in pairs(given or {}) do
     if not CHECKS[name][2](value) then
-      error(("%s: %s is %s, expected %s"):format(who, name, tostring(value), CHECKS[name][1]), 0)
+      message.fail(("%s: %s is %s, expected %s"):format(who, name, tostring(value),
+        CHECKS[name][1]))
     end
     options[name] = value
   end
@@ -79,19 +81,19 @@ local function members_of(who, parameters)
     local is_bare = tensor.is_tensor(entry)
     local weight = is_bare and entry or type(entry) == "table" and entry.tensor
     if not tensor.is_tensor(weight) then
-      error(("%s: parameter %d is a %s, expected a tensor or {name=, tensor=}"):format(who, i,
-        type(entry)), 0)
+      message.fail(("%s: parameter %d is a %s, expected a tensor or {name=, tensor=}"):format(who,
+        i, type(entry)))
     end
     local name = not is_bare and entry.name or tostring(i)
-    if known[name] then error(('%s: two parameters are named "%s"'):format(who, name), 0) end
+    if known[name] then message.fail(('%s: two parameters are named "%s"'):format(who, name)) end
     if tensors[weight] then
-      error(('%s: "%s" and "%s" are one tensor, expected it once'):format(who, tensors[weight],
-        name), 0)
+      message.fail(('%s: "%s" and "%s" are one tensor, expected it once'):format(who,
+        tensors[weight], name))
     end
     known[name], tensors[weight] = true, name
     local dtype = weight:dtype()
     if not tensor.FLOATS[dtype] then
-      error(("%s: parameter %s is %s, expected f32, f16 or bf16"):format(who, name, dtype), 0)
+      message.fail(("%s: parameter %s is %s, expected f32, f16 or bf16"):format(who, name, dtype))
     end
     members[i] = {name = name, weight = weight, is_f32 = dtype == "f32",
       mean = tensor.new(weight:shape(), "f32", "optimizer_state"):keep():fill_(0)}
@@ -169,11 +171,11 @@ end
 function Average:swap()
   if self.calls >= self.options.start then
     for i, m in ipairs(self.members) do
-      local ok, message = pcall(exchange, m)
+      local ok, why = pcall(exchange, m)
       if not ok then
         -- Out of memory: those before it go back, which takes none.
         for before = 1, i - 1 do exchange(self.members[before]) end
-        error(message, 0)
+        error(why, 0)
       end
     end
   end

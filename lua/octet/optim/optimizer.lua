@@ -46,13 +46,19 @@ local function core_groups(self)
   return list
 end
 
-local function set_numbers(self, factor, level)
+-- What pcall gave, or its error at the place in a program that led to it.
+local function or_fail(ok, ...)
+  if not ok then message.fail(message.without_place((...))) end
+  return ...
+end
+
+local function set_numbers(self, factor)
   for place, group in ipairs(self.core_groups) do
     local numbers, rule = group.numbers, group.rule
     options_of.check_group("optim." .. self.name, numbers, rule)
     rules.write(numbers_in, rule, numbers)
     check(C.oct_optim_group(self.handle, place - 1, rule.index, numbers.lr * factor,
-      numbers.weight_decay, decay_of(numbers, rule), numbers_in), level + 1)
+      numbers.weight_decay, decay_of(numbers, rule), numbers_in))
   end
 end
 
@@ -61,7 +67,7 @@ local function add_parameter(self, place, p, group)
   local ok, why = pcall(call, C.oct_optim_add, self.handle, p.tensor, p.name, place - 1, p.bits,
     p.format.block_size, format_of.flags(p.format), signed, unsigned, p.correction_bits,
     p.state_device)
-  if not ok then error(message.without_place(why), 0) end
+  or_fail(ok, why)
   self.parameters[#self.parameters + 1] = {
     name = p.name, tensor = p.tensor, elements = p.tensor:size(), bits = p.bits, why = p.why,
     format = p.format, rule = p.core_rule, group = group, correction_bits = p.correction_bits,
@@ -72,7 +78,7 @@ local function build(self)
   call(C.oct_optim_new, optim_out)
   self.handle = ffi.gc(optim_out[0], C.oct_optim_free)
   self.core_groups, self.parameters = core_groups(self), {}
-  set_numbers(self, 1, 3)
+  set_numbers(self, 1)
   for place, group in ipairs(self.core_groups) do
     for _, p in ipairs(group.parameters) do add_parameter(self, place, p, group.numbers) end
   end
@@ -87,7 +93,8 @@ end
 -- @treturn Optimizer
 function M.new(name, rule, bits, parameters, options)
   local self = setmetatable({name = name, rule = rule, grad_scale = 1}, Optimizer)
-  self.groups = options_of.groups("optim." .. name, parameters, options or {}, rule, bits)
+  self.groups = or_fail(pcall(options_of.groups, "optim." .. name, parameters, options or {}, rule,
+    bits))
   build(self)
   return self
 end
@@ -182,7 +189,7 @@ function Optimizer:step(options)
   if options then
     nearest.check_options("step", options, STEP_NAMES)
     if options.max_norm and options.clip_percentile then
-      error("step: max_norm and clip_percentile are both given, expected one of them", 0)
+      message.fail "step: max_norm and clip_percentile are both given, expected one of them"
     end
     check_numbers(self, "step", options)
     if options.lr then self:set_lr(options.lr) end
@@ -192,7 +199,7 @@ function Optimizer:step(options)
       norm = clip_percentile(self, options.clip_percentile, math.abs(scale))
     end
   end
-  set_numbers(self, factor, 2)
+  set_numbers(self, factor)
   check(C.oct_optim_step(count_out, self.handle, self.grad_scale * scale, limit))
   self.grad_scale = 1
   return tonumber(count_out[0]), norm and norm * math.abs(scale)
@@ -213,7 +220,7 @@ function Optimizer:step_backward(loss, options)
   nearest.check_options("step_backward", options, BACKWARD_NAMES)
   check_numbers(self, "step_backward", options)
   if options.lr then self:set_lr(options.lr) end
-  set_numbers(self, options.lr_factor or 1, 2)
+  set_numbers(self, options.lr_factor or 1)
   check(C.oct_optim_step_backward(count_out, self.handle, loss, options.grad_scale or 1,
     limit_of(self, options)), 2)
   return tonumber(count_out[0])
@@ -313,7 +320,7 @@ local function rebuild(self, lists)
     for _, t in pairs(state.tensors) do C.oct_tensor_free(ffi.gc(t, nil)) end
   end
   if useless ~= self.handle then C.oct_optim_free(ffi.gc(useless, nil)) end
-  if not ok then error(why, 0) end
+  or_fail(ok, why)
 end
 
 --- Other options for parameters, by patterns of their names, at any time: state is converted.
@@ -322,7 +329,8 @@ end
 -- @treturn Optimizer itself
 function Optimizer:override(overrides)
   handle_of(self)
-  rebuild(self, options_of.override("optim." .. self.name, self.groups, overrides, self.rule))
+  rebuild(self, or_fail(pcall(options_of.override, "optim." .. self.name, self.groups, overrides,
+    self.rule)))
   return self
 end
 

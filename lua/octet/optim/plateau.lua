@@ -5,6 +5,7 @@
 --     opt:step {lr_factor = factor(done)}
 --     factor:update(scores.accuracy)          -- after each evaluation
 -- @module octet.optim.plateau
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 
@@ -50,7 +51,8 @@ function M.new(options)
   for name, value in pairs(options) do
     local check = CHECKS[name]
     if not check[2](value) then
-      error(("schedule.plateau: %s is %s, expected %s"):format(name, tostring(value), check[1]), 0)
+      message.fail(("schedule.plateau: %s is %s, expected %s"):format(name, tostring(value),
+        check[1]))
     end
   end
   return setmetatable({

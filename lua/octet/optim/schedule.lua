@@ -8,6 +8,7 @@
 -- Every schedule takes `warmup_steps` (0): the factor first rises linearly from 0 to 1 within so
 -- many steps, and what the schedule's name says comes after that.
 -- @module octet.optim.schedule
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 local plateau = require "octet.optim.plateau"
@@ -44,7 +45,8 @@ local function read(who, given, names, defaults, open)
     local value = given[name]
     if value == nil then value = defaults[name] end
     if not (value == nil and open and open[name]) and not CHECKS[name][2](value) then
-      error(("%s: %s is %s, expected %s"):format(who, name, tostring(value), CHECKS[name][1]), 0)
+      message.fail(("%s: %s is %s, expected %s"):format(who, name, tostring(value),
+        CHECKS[name][1]))
     end
     options[name] = value
   end
@@ -161,12 +163,12 @@ function M.one_cycle(options)
     "final_div_factor", "three_phase"}, {anneal = "cos", div_factor = 25, final_div_factor = 1e4,
     three_phase = false}, {pct_start = true, warmup_steps = true})
   if o.pct_start and o.warmup_steps then
-    error(who .. ": pct_start and warmup_steps are both given, expected one of them", 0)
+    message.fail(who .. ": pct_start and warmup_steps are both given, expected one of them")
   end
   local rise = o.warmup_steps or (o.pct_start or 0.3) * o.steps - 1
   if o.three_phase and 2 * rise > o.steps - 1 then
-    error(("%s: it rises for %g of %d steps, expected half of them at most with three_phase")
-      :format(who, rise, o.steps), 0)
+    message.fail(("%s: it rises for %g of %d steps, expected half of them at most with three_phase")
+      :format(who, rise, o.steps))
   end
   local phases = one_cycle_phases(o, rise)
   local anneal = ANNEALING[o.anneal]
@@ -198,7 +200,7 @@ function M.new(name, options)
   for _, known in ipairs(M.NAMES) do
     if name == known then return M[name](options) end
   end
-  error("schedule: " .. nearest.message("schedule", tostring(name), M.NAMES), 0)
+  message.fail("schedule: " .. nearest.message("schedule", tostring(name), M.NAMES))
 end
 
 return M

@@ -7,6 +7,7 @@
 -- @module octet.optim.state_file
 local json = require "octet.json"
 local machine = require "octet.machine"
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local safetensors = require "octet.safetensors"
 local scope = require "octet.scope"
@@ -54,8 +55,8 @@ local function load(optimizer, file, prefix, options)
     end
   end
   local state = {tensors = tensors, numbers = M.numbers(file, "optimizer")}
-  local ok, message = pcall(optimizer.load, optimizer, state, options)
-  if not ok then error(("%s: %s"):format(file.path, message), 0) end
+  local ok, why = pcall(optimizer.load, optimizer, state, options)
+  if not ok then error(("%s: %s"):format(file.path, message.without_place(why)), 0) end
 end
 
 --- Let an optimizer go on from the state in a file.

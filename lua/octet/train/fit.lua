@@ -296,7 +296,7 @@ end
 -- @treturn table steps, tokens, examples, epochs, seconds (of training), evaluation_seconds,
 -- metrics, note, best, and `interrupted`: the number of the signal that ended it
 function M.fit(o)
-  nearest.check_options("fit", o, OPTIONS, 2)
+  nearest.check_options("fit", o, OPTIONS)
   for _, name in ipairs(NEEDED) do
     if o[name] == nil then error(("fit: %s is missing"):format(name), 2) end
   end
