@@ -13,6 +13,11 @@ _Static_assert((int)OCT_OP_MAX == (int)OCT_MAX, "reductions");
 
 /* ---- unary ----------------------------------------------------------------------------------- */
 
+/* ORDER UNARY */
+static const char *const unary_names[OCT_UNARIES] = {
+    "neg", "exp", "log", "sqrt", "abs", "square", "reciprocal", "tanh", "sigmoid", "relu", "gelu", "silu",
+};
+
 static int unary_step(oct_node *node)
 {
     oct_tensor *x = node->inputs[0], *y = node->output;
@@ -28,7 +33,7 @@ int oct_unary(oct_tensor **out, oct_tensor *x, int op)
 {
     if (op < 0 || op >= OCT_UNARIES)
         return oct_fail("unary: op %d, expected 0 to %d", op, OCT_UNARIES - 1);
-    OCT_TRY(oct_check(x, "unary", "x", OCT_F32));
+    OCT_TRY(oct_check(x, unary_names[op], "x", OCT_F32));
     oct_tensor *y = oct_tensor_make(OCT_F32, x->ndim, x->shape, OCT_ACTIVATIONS);
     if (!y) return -1;
     oct_kernels_now()->unary(oct_f32(y), oct_f32(x), x->size, op);
@@ -53,7 +58,7 @@ static int affine_step(oct_node *node)
 
 int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift)
 {
-    OCT_TRY(oct_check(x, "affine", "x", OCT_F32));
+    OCT_TRY(oct_check(x, "arithmetic", "x", OCT_F32));
     oct_tensor *y = oct_tensor_make(OCT_F32, x->ndim, x->shape, OCT_ACTIVATIONS);
     if (!y) return -1;
     oct_kernels_now()->affine(oct_f32(y), oct_f32(x), x->size, scale, shift);
@@ -70,8 +75,8 @@ int oct_affine(oct_tensor **out, oct_tensor *x, float scale, float shift)
 
 /* ORDER BINARY */
 static const char *const binary_names[OCT_BINARIES] = {
-    "add",   "sub",   "mul",        "div",        "maximum",    "minimum",
-    "where", "where", "comparison", "comparison", "comparison", "comparison",
+    "add", "sub", "mul", "div", "maximum", "minimum", "where",
+    "where", "lt",  "le",  "gt",  "ge",      "eq",      "ne",
 };
 
 /* Strides of t seen as one of shape[ndim]: 0 along what is broadcast. */
@@ -185,7 +190,9 @@ static int extreme_input_step(oct_tensor *x, oct_tensor *other, oct_tensor *y, i
     kernels->binary(equal, oct_f32(x), oct_f32(other), y->ndim, y->shape, of_x, of_other,
                     OCT_EQUAL);
     kernels->add_scaled(share, equal, y->size, 0.5f, 1);
-    kernels->binary(share, share, oct_f32(y->grad), y->ndim, y->shape, full, full, OCT_MUL);
+    /* What was not taken gets 0, even of a gradient that is infinite. */
+    kernels->binary(equal, share, oct_f32(y->grad), y->ndim, y->shape, full, full, OCT_MUL);
+    kernels->binary(share, equal, share, y->ndim, y->shape, full, full, OCT_WHERE);
     int status = unbroadcast(x, share, y);
     oct_block_free(share, bytes, OCT_WORKSPACE);
     return status;
@@ -211,7 +218,7 @@ static int binary_step(oct_node *node)
         return extreme_input_step(b, a, y, op);
     case OCT_WHERE:
     case OCT_ELSEWHERE: return binary_input_step(a, y, b, op, 1.0f);
-    default: { /* y = a / b: da = dy / b; db = -dy y / b, with dy / b built first */
+    default: { /* y = a / b: da = dy / b; db = -dy (y / b), of which the latter is built first */
         OCT_TRY(binary_input_step(a, y, b, OCT_DIV, 1.0f));
         if (!b->requires_grad) return 0;
         int64_t full[OCT_MAX_DIMS], of_b[OCT_MAX_DIMS];
@@ -221,8 +228,8 @@ static int binary_step(oct_node *node)
         float *work = oct_block_new(bytes, OCT_WORKSPACE);
         if (!work) return -1;
         const oct_kernels *kernels = oct_kernels_now();
-        kernels->binary(work, oct_f32(y->grad), oct_f32(y), y->ndim, y->shape, full, full, OCT_MUL);
-        kernels->binary(work, work, oct_f32(b), y->ndim, y->shape, full, of_b, OCT_DIV);
+        kernels->binary(work, oct_f32(y), oct_f32(b), y->ndim, y->shape, full, of_b, OCT_DIV);
+        kernels->binary(work, work, oct_f32(y->grad), y->ndim, y->shape, full, full, OCT_MUL);
         kernels->affine(work, work, y->size, -1.0f, 0.0f);
         int status = unbroadcast(b, work, y);
         oct_block_free(work, bytes, OCT_WORKSPACE);

@@ -43,9 +43,10 @@ int oct_reduce(oct_tensor **out, oct_tensor *x, int dim, int keep, int op)
 {
     if (op < 0 || op >= OCT_REDUCTIONS)
         return oct_fail("reduce: op %d, expected 0 to %d", op, OCT_REDUCTIONS - 1);
-    OCT_TRY(oct_check(x, "reduce", "x", OCT_F32));
+    static const char *const names[OCT_REDUCTIONS] = {"sum", "mean", "max"}; /* ORDER REDUCTION */
+    OCT_TRY(oct_check(x, names[op], "x", OCT_F32));
     if (dim < -1 || dim >= x->ndim)
-        return oct_fail("reduce: dimension %d of a tensor %s", dim + 1, oct_shape_text(x));
+        return oct_fail("%s: dimension %d of a tensor %s", names[op], dim + 1, oct_shape_text(x));
     int64_t outer, size, inner, shape[OCT_MAX_DIMS];
     sizes_around(&outer, &size, &inner, x, dim);
     if (op == OCT_MAX && size > INT32_MAX)

@@ -1,4 +1,5 @@
 /* ops_shape.c - views, slices, transposition, concatenation, conversion, filling: no arithmetic. */
+#include <math.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -338,12 +339,12 @@ int oct_fill(oct_tensor *x, double value)
 {
     OCT_TRY(oct_check(x, "fill", "x", -1));
     if (x->dtype == OCT_F32) oct_kernels_now()->fill(oct_f32(x), x->size, (float)value);
-    else if (x->dtype == OCT_I32 && value >= INT32_MIN && value <= INT32_MAX)
+    else if (x->dtype == OCT_I32 && value >= INT32_MIN && value <= INT32_MAX && value == floor(value))
         for (int64_t i = 0; i < x->size; i++) oct_i32(x)[i] = (int32_t)value;
-    else if (x->dtype == OCT_U8 && value >= 0 && value <= 255)
+    else if (x->dtype == OCT_U8 && value >= 0 && value <= 255 && value == floor(value))
         memset(oct_u8(x), (int)value, (size_t)x->size);
     else if (value == 0) memset(oct_data(x), 0, (size_t)x->size * oct_dtype_bytes(x->dtype));
-    else return oct_fail("fill: the value is not one of type %s", oct_dtype_name(x->dtype));
+    else return oct_fail("fill: %g is not a value of type %s", value, oct_dtype_name(x->dtype));
     oct_wrote(x->storage);
     return 0;
 }

@@ -76,11 +76,12 @@ static int64_t results_of(const oct_node *node)
     return results;
 }
 
+static uint64_t writes_to(const oct_tensor *x) { return x && x->storage ? x->storage->writes : 0; }
 static uint64_t writes_of(const oct_node *node)
 {
-    uint64_t writes = 0;
-    for (int64_t i = 0; i < node->count; i++)
-        if (node->inputs[i] && node->inputs[i]->storage) writes += node->inputs[i]->storage->writes;
+    uint64_t writes = writes_to(node->output);
+    for (int i = 0; i < OCT_ALSO; i++) writes += writes_to(node->also[i]);
+    for (int64_t i = 0; i < node->count; i++) writes += writes_to(node->inputs[i]);
     return writes;
 }
 
@@ -157,6 +158,7 @@ void oct_tape_also(oct_node *node, oct_tensor *output)
     int place = 0;
     while (node->also[place]) place++;
     node->also[place] = oct_tensor_retain(output);
+    node->writes += writes_to(output);
     output->requires_grad = output->on_tape = 1;
 }
 

@@ -25,7 +25,7 @@ struct oct_node {
     float numbers[2];
     uint64_t random_seed, random_offset;
     int64_t results;               /* how many inputs were results of recorded ops, */
-    uint64_t writes;               /* and how often inputs had been written to */
+    uint64_t writes;               /* and how often inputs and outputs had been written to */
     int reached;                   /* while a walk back looks for what its loss depends on */
     int64_t count;                 /* of inputs */
     oct_tensor *inputs[];          /* entries may be NULL */

@@ -39,6 +39,8 @@ enum oct_binary {
     OCT_ELSEWHERE,
     OCT_LESS,
     OCT_LESS_EQUAL,
+    OCT_GREATER,
+    OCT_GREATER_EQUAL,
     OCT_EQUAL,
     OCT_NOT_EQUAL,
     OCT_BINARIES

@@ -45,7 +45,6 @@ INLINE vf slope(vf x, vf y, int op)
     case OCT_RECIPROCAL: return -y * y;
     case OCT_TANH: return 1.0f - y * y;
     case OCT_SIGMOID: return y * (1.0f - y);
-    case OCT_RELU: return vf_select(vf_less(vf_all(0.0f), x), vf_all(1.0f), vf_all(0.0f));
     case OCT_GELU: return vf_gelu_slope(x);
     case OCT_SILU: {
         vf s = vf_sigmoid(x);
@@ -53,6 +52,13 @@ INLINE vf slope(vf x, vf y, int op)
     }
     default: return vf_all(1.0f);
     }
+}
+
+/* dy times the derivative. Below 0, relu gives 0 even of a gradient that is infinite. */
+INLINE vf change(vf dy, vf x, vf y, int op)
+{
+    if (op == OCT_RELU) return vf_select(vf_less(vf_all(0.0f), x), dy, vf_all(0.0f));
+    return dy * slope(x, y, op);
 }
 
 /* Expands `call` once for each op with the op as a constant, and runs the one of `op`. */
@@ -97,13 +103,13 @@ INLINE void slopes(float *dx, const float *dy, const float *x, const float *y, i
 {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        vf d = vf_load(dy + i) * slope(vf_load(x + i), vf_load(y + i), op);
+        vf d = change(vf_load(dy + i), vf_load(x + i), vf_load(y + i), op);
         vf_store(dx + i, accumulate ? vf_load(dx + i) + d : d);
     }
     if (i < n) {
         int64_t rest = n - i;
-        vf d = vf_load_first(dy + i, rest)
-             * slope(vf_load_first(x + i, rest), vf_load_first(y + i, rest), op);
+        vf d = change(vf_load_first(dy + i, rest), vf_load_first(x + i, rest),
+                      vf_load_first(y + i, rest), op);
         vf_store_first(dx + i, accumulate ? vf_load_first(dx + i, rest) + d : d, rest);
     }
 }
@@ -162,11 +168,11 @@ INLINE void gradients(float *dz, const float *dy, const float *z, int64_t n, int
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         vf x = vf_load(z + i);
-        vf_store(dz + i, vf_load(dy + i) * slope(x, value(x, op), op));
+        vf_store(dz + i, change(vf_load(dy + i), x, value(x, op), op));
     }
     if (i < n) {
         vf x = vf_load_first(z + i, n - i);
-        vf d = vf_load_first(dy + i, n - i) * slope(x, value(x, op), op);
+        vf d = change(vf_load_first(dy + i, n - i), x, value(x, op), op);
         vf_store_first(dz + i, d, n - i);
     }
 }
@@ -202,6 +208,8 @@ INLINE vf combine(vf a, vf b, int op)
     case OCT_ELSEWHERE: return either((vi)(b == vf_all(0.0f)), a, vf_all(0.0f));
     case OCT_LESS: return either((vi)(a < b), vf_all(1.0f), vf_all(0.0f));
     case OCT_LESS_EQUAL: return either((vi)(a <= b), vf_all(1.0f), vf_all(0.0f));
+    case OCT_GREATER: return either((vi)(a > b), vf_all(1.0f), vf_all(0.0f));
+    case OCT_GREATER_EQUAL: return either((vi)(a >= b), vf_all(1.0f), vf_all(0.0f));
     case OCT_EQUAL: return either((vi)(a == b), vf_all(1.0f), vf_all(0.0f));
     case OCT_NOT_EQUAL: return either((vi)(a != b), vf_all(1.0f), vf_all(0.0f));
     default: return a;
@@ -240,7 +248,7 @@ static void run_of(float *y, const float *a, const float *b, int64_t n, int64_t 
     switch (op) {
     CASE(OCT_ADD) CASE(OCT_SUB) CASE(OCT_MUL) CASE(OCT_DIV) CASE(OCT_MAXIMUM) CASE(OCT_MINIMUM)
     CASE(OCT_WHERE) CASE(OCT_ELSEWHERE) CASE(OCT_LESS) CASE(OCT_LESS_EQUAL) CASE(OCT_EQUAL)
-    CASE(OCT_NOT_EQUAL)
+    CASE(OCT_GREATER) CASE(OCT_GREATER_EQUAL) CASE(OCT_NOT_EQUAL)
     default: break;
     }
 #undef CASE

@@ -4,6 +4,8 @@
  * in f32. */
 #include "kernels/cpu/matmul.h"
 
+#include <omp.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -30,7 +32,33 @@ void KERNEL(round_bf16)(uint16_t *y, const float *x, int64_t n)
 int KERNEL(matmul)(float *y, const void *a, const void *b, int64_t batch, int64_t m, int64_t n,
                    int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
 {
-    return oct_products(y, a, b, NULL, batch, m, n, k, transpose_a, transpose_b, accumulate, bf16);
+    if (batch == 1)
+        return oct_product(y, a, b, NULL, m, n, k, transpose_a, transpose_b, accumulate, bf16);
+    /* Few large ones go one by one, with all threads; others are shared out, each to one thread. The
+     * cuts depend on the sizes alone, and within them oneDNN must not depend on the threads either:
+     * in a parallel region it has one. */
+    enum { FEW = 16, LARGE = 1 << 21, PIECE_WORK = 1 << 18 };
+    const int64_t work = m * n * k, bytes = bf16 ? sizeof(uint16_t) : sizeof(float);
+    const char *as = a, *bs = b;
+    if (batch < FEW && work >= LARGE) {
+        for (int64_t i = 0; i < batch; i++)
+            OCT_TRY(oct_product(y + i * m * n, as + i * m * k * bytes, bs + i * k * n * bytes, NULL,
+                                m, n, k, transpose_a, transpose_b, accumulate, bf16));
+        return 0;
+    }
+    const int64_t piece = work < PIECE_WORK ? PIECE_WORK / work : 1;
+    char why[256] = ""; /* of a thread's failure, whose text is the thread's */
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t i = 0; i < batch; i += piece) {
+        omp_set_num_threads(1); /* of regions within this one */
+        if (oct_products(y + i * m * n, as + i * m * k * bytes, bs + i * k * n * bytes,
+                         batch - i < piece ? batch - i : piece, m, n, k, transpose_a, transpose_b,
+                         accumulate, bf16) != 0) {
+#pragma omp critical(oct_matmul_failed)
+            snprintf(why, sizeof why, "%s", oct_last_error());
+        }
+    }
+    return why[0] ? oct_fail("%s", why) : 0;
 }
 
 /* ---- linear ---------------------------------------------------------------------------------- */

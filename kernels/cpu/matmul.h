@@ -8,10 +8,8 @@
 int oct_product(float *y, const void *a, const void *b, const float *bias, int64_t m, int64_t n,
                 int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16);
 
-/* The same for `batch` products of one size, each factor and result behind the one before; bias,
- * where batch is 1. */
-int oct_products(float *y, const void *a, const void *b, const float *bias, int64_t batch,
-                 int64_t m, int64_t n, int64_t k, int transpose_a, int transpose_b, int accumulate,
-                 int bf16);
+/* The same for `batch` products of one size, each factor and result behind the one before. */
+int oct_products(float *y, const void *a, const void *b, int64_t batch, int64_t m, int64_t n,
+                 int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16);
 
 #endif

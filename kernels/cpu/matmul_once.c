@@ -174,11 +174,10 @@ static dnnl_status_t execute(const product *p, int count, const dnnl_exec_arg_t 
 
 /* ---------------------------------------------------------------------------------------------- */
 
-int oct_products(float *y, const void *a, const void *b, const float *bias, int64_t batch,
-                 int64_t m, int64_t n, int64_t k, int transpose_a, int transpose_b, int accumulate,
-                 int bf16)
+static int multiply(float *y, const void *a, const void *b, const float *bias, int batched,
+                    int64_t batch, int64_t m, int64_t n, int64_t k, int transpose_a,
+                    int transpose_b, int accumulate, int bf16)
 {
-    const int batched = batch != 1;
     product_key key;
     memset(&key, 0, sizeof key);   /* compared with memcmp, padding included */
     /* In a batch, sequences' lengths stand where weights' sizes stand in a single product, so that
@@ -225,5 +224,11 @@ int oct_products(float *y, const void *a, const void *b, const float *bias, int6
 int oct_product(float *y, const void *a, const void *b, const float *bias, int64_t m, int64_t n,
                 int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
 {
-    return oct_products(y, a, b, bias, 1, m, n, k, transpose_a, transpose_b, accumulate, bf16);
+    return multiply(y, a, b, bias, 0, 1, m, n, k, transpose_a, transpose_b, accumulate, bf16);
+}
+
+int oct_products(float *y, const void *a, const void *b, int64_t batch, int64_t m, int64_t n,
+                 int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
+{
+    return multiply(y, a, b, NULL, 1, batch, m, n, k, transpose_a, transpose_b, accumulate, bf16);
 }

@@ -80,9 +80,12 @@ local NUMBERS = {int = true, int64_t = true, int32_t = true, float = true, doubl
 --- What LuaJIT says of an argument that it cannot convert, in our words.
 local function refusal(text)
   local got, wanted = text:match "cannot convert '([^']*)' to '([^']*)'"
-  if wanted == "struct oct_tensor *" then return ("expected a tensor, got a %s"):format(got) end
-  if NUMBERS[wanted] then return ("expected a number, got a %s"):format(got) end
-  return message.without_place(text)
+  local what = wanted == "struct oct_tensor *" and "a tensor" or NUMBERS[wanted] and "a number"
+  if not what then return message.without_place(text) end
+  -- The op, by the name of the function that makes the call, where Lua still knows it.
+  local op = debug.getinfo(3, "n").name
+  got = got == "nil" and got or got == "struct oct_tensor *" and "a tensor" or "a " .. got
+  return ("%sexpected %s, got %s"):format(op and op .. ": " or "", what, got)
 end
 
 --- Free what only the garbage collector knows of, and what was recorded for losses among it.

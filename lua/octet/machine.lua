@@ -2,6 +2,7 @@
 -- @module octet.machine
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local message = require "octet.message"
 local number = require "octet.number"
 
 local C, check = binding.C, binding.check
@@ -14,7 +15,13 @@ local name_out = ffi.new "const char *[1]"
 
 --- Threads for all that follows; results do not depend on their number.
 -- @tparam number count 1 to 1024
-function M.set_threads(count) check(C.oct_set_threads(count)) end
+function M.set_threads(count)
+  if not number.is_whole(count, 1, 1024) then
+    message.fail(("set_threads: %s, expected a whole number from 1 to 1024"):format(
+      message.shown(count)))
+  end
+  check(C.oct_set_threads(count))
+end
 
 --- @treturn number threads in use
 function M.threads()
@@ -23,7 +30,12 @@ function M.threads()
 end
 
 --- Choose the kernels: "avx512", "avx2", or "auto".
-function M.set_isa(name) check(C.oct_set_isa(name)) end
+function M.set_isa(name)
+  if type(name) ~= "string" then
+    message.fail(("set_isa: %s, expected a name"):format(message.shown(name)))
+  end
+  check(C.oct_set_isa(name))
+end
 
 --- @treturn string the kernels in use
 function M.isa()
@@ -36,6 +48,9 @@ end
 -- @tparam string name "cpu"; "cuda": the first GPU; "cuda-emu": CUDA's kernels on the processor
 -- @treturn string what it is
 function M.open_device(name)
+  if type(name) ~= "string" then
+    message.fail(("open_device: %s, expected a name"):format(message.shown(name)))
+  end
   check(C.oct_device_open(name_out, name))
   return ffi.string(name_out[0])
 end
@@ -61,7 +76,12 @@ end
 
 --- Seed every stream of random numbers.
 -- @tparam number seed a whole number
-function M.seed(seed) check(C.oct_seed(seed)) end
+function M.seed(seed)
+  if not number.is_whole(seed, -2 ^ 53) then
+    message.fail(("seed: %s, expected a whole number"):format(message.shown(seed)))
+  end
+  check(C.oct_seed(seed))
+end
 
 local STREAMS = {
   init = C.OCT_STREAM_INIT, dropout = C.OCT_STREAM_DROPOUT, optimizer = C.OCT_STREAM_OPTIMIZER,

@@ -24,11 +24,11 @@ function M.fail(text)
   error(text, at and level or 0)
 end
 
---- A value as an error shows it: a text in quotes.
+--- A value as an error shows it: a text in quotes, of a tensor what it is.
 -- @param value
 -- @treturn string
 function M.shown(value)
-  return type(value) == "string" and ('"%s"'):format(value) or tostring(value)
+  return type(value) == "string" and ('"%s"'):format(value) or tostring(value):match "^[^\n]*"
 end
 
 return M

@@ -9,6 +9,7 @@
 -- @module octet.tensor
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local message = require "octet.message"
 local number = require "octet.number"
 local tensor_arithmetic = require "octet.tensor_arithmetic"
 local tensor_handle = require "octet.tensor_handle"
@@ -16,6 +17,7 @@ local tensor_text = require "octet.tensor_text"
 local tensor_values = require "octet.tensor_values"
 
 local C, call, check = binding.C, binding.call, binding.check
+local fail = message.fail
 local out, own, take = tensor_handle.out, tensor_handle.own, tensor_handle.take
 local is_tensor = tensor_handle.is_tensor
 
@@ -24,7 +26,6 @@ local methods = tensor_arithmetic.methods
 
 local DTYPES = {f32 = 0, f16 = 1, bf16 = 2, i32 = 3, u8 = 4}
 local DTYPE_NAMES = {[0] = "f32", "f16", "bf16", "i32", "u8"}
-local BYTES = {f32 = 4, f16 = 2, bf16 = 2, i32 = 4, u8 = 1}
 local POINTERS = {
   [0] = ffi.typeof "float *", ffi.typeof "uint16_t *", ffi.typeof "uint16_t *",
   ffi.typeof "int32_t *", ffi.typeof "uint8_t *",
@@ -49,32 +50,35 @@ local shape_in = ffi.new("int64_t[?]", C.OCT_MAX_DIMS)
 --- Refuse what is no device's name.
 -- @param name
 -- @tparam string who for the error
--- @tparam number level as for error(), seen from the caller
-function M.check_device(name, who, level)
+function M.check_device(name, who)
   if DEVICES[name] then return end
-  error(("%s: no device '%s'; expected cpu, cuda or cuda-emu"):format(who, tostring(name)),
-    level + 1)
+  fail(("%s: no device %s; expected cpu, cuda or cuda-emu"):format(who, message.shown(name)))
 end
 
 local function dtype_code(name, op, more)
   local code = DTYPES[name or "f32"]
   if not code then
-    error(("%s: no type '%s'; expected f32, f16, bf16, i32 or u8%s"):format(op, tostring(name),
-      more or ""), 3)
+    fail(("%s: no type %s; expected f32, f16, bf16, i32 or u8%s"):format(op, message.shown(name),
+      more or ""))
   end
   return code
 end
 
 --- Fill the shape buffer from a table or a list of numbers; -1 stands for what is left of `size`.
 local function to_shape(shape, op, size)
+  if type(shape) ~= "table" or #shape == 0 and next(shape) ~= nil then
+    fail(("%s: the shape is %s, expected a table of sizes"):format(op,
+      type(shape) == "table" and "a table of names" or message.shown(shape)))
+  end
   if #shape > C.OCT_MAX_DIMS then
-    error(("%s: %d dimensions, expected %d at most"):format(op, #shape, C.OCT_MAX_DIMS), 3)
+    fail(("%s: %d dimensions, expected %d at most"):format(op, #shape, C.OCT_MAX_DIMS))
   end
   local open, known = nil, 1
   for i = 1, #shape do
     local n = shape[i]
     if type(n) ~= "number" or n ~= math.floor(n) then
-      error(("%s: size %s of dimension %d is no whole number"):format(op, tostring(n), i), 3)
+      fail(("%s: size %s of dimension %d is no whole number"):format(op,
+        message.shown(n), i))
     end
     if n == -1 and size and not open then
       open = i
@@ -97,7 +101,7 @@ end
 function M.new(shape, dtype, purpose)
   local code = dtype_code(dtype, "tensor.new")
   local account = PURPOSES[purpose or "activations"]
-    or error("tensor.new: no purpose '" .. tostring(purpose) .. "'", 2)
+    or fail("tensor.new: no purpose " .. message.shown(purpose))
   call(C.oct_tensor_new, out, code, to_shape(shape, "tensor.new"), shape_in, account)
   return take()
 end
@@ -123,30 +127,30 @@ function M.ones(shape, dtype) return M.full(shape, 1, dtype) end
 function M.from(values, shape, dtype)
   if type(values) ~= "table" then
     if type(values) ~= "cdata" or is_tensor(values) then
-      error(("tensor.from: a %s, expected numbers in a table, or a C array"):format(
-        is_tensor(values) and "tensor" or type(values)), 2)
+      fail(("tensor.from: a %s, expected numbers in a table, or a C array"):format(
+        is_tensor(values) and "tensor" or type(values)))
     elseif not shape then
-      error("tensor.from: a C array needs a shape", 2)
+      fail("tensor.from: a C array needs a shape")
     end
     local t = M.new(shape, dtype)
-    ffi.copy(t:data(), values, t:size() * BYTES[t:dtype()])
+    tensor_values.copy(t:data(), values, t:size())
     return t
   end
   if shape ~= nil and type(shape) ~= "table" then
-    error(("tensor.from: the shape is a %s, expected a table of sizes"):format(type(shape)), 2)
+    fail(("tensor.from: the shape is a %s, expected a table of sizes"):format(type(shape)))
   end
   local wrong
   if not shape then shape, wrong = tensor_values.shape_of(values) end
-  if wrong then error(("tensor.from: %s; expected rows of one length"):format(wrong), 2) end
+  if wrong then fail(("tensor.from: %s; expected rows of one length"):format(wrong)) end
   local ok, list = pcall(tensor_values.flatten, values, {})
-  if not ok then error(list, 2) end
-  if #list == 0 then error("tensor.from: no values", 2) end
+  if not ok then fail(list) end
+  if #list == 0 then fail("tensor.from: no values") end
   local t = M.new(shape, not HALVES[dtype] and dtype or nil)
   if #list ~= t:size() then
-    error(("tensor.from: %d values for a shape of %d elements"):format(#list, t:size()), 2)
+    fail(("tensor.from: %d values for a shape of %d elements"):format(#list, t:size()))
   end
   ok, wrong = pcall(tensor_values.write, t, list, dtype)
-  if not ok then error(wrong, 2) end
+  if not ok then fail(wrong) end
   return HALVES[dtype] and t:to(dtype) or t
 end
 
@@ -155,8 +159,17 @@ end
 -- @tparam[opt=1] number dim
 -- @treturn tensor
 function M.cat(list, dim)
+  if type(list) ~= "table" then
+    fail(("tensor.cat: a %s, expected a list of tensors"):format(
+      is_tensor(list) and "tensor" or type(list)))
+  end
   local array = ffi.new("oct_tensor *[?]", math.max(#list, 1))
-  for i = 1, #list do array[i - 1] = list[i] end
+  for i = 1, #list do
+    if not is_tensor(list[i]) then
+      fail(("tensor.cat: entry %d is a %s, expected a tensor"):format(i, type(list[i])))
+    end
+    array[i - 1] = list[i]
+  end
   call(C.oct_concat, out, array, #list, (dim or 1) - 1)
   return take()
 end
@@ -180,7 +193,7 @@ function methods:size(dim)
   info(self)
   if not dim then return tonumber(size_out[0]) end
   if dim < 1 or dim > ndim_out[0] then
-    error(("size: dimension %d of a tensor of %d"):format(dim, ndim_out[0]), 2)
+    fail(("size: dimension %d of a tensor of %d"):format(dim, ndim_out[0]))
   end
   return tonumber(shape_out[dim - 1])
 end
@@ -249,7 +262,7 @@ function methods:item()
   device_of(self)                      -- is it there?
   info(self)
   if size_out[0] ~= 1 then
-    error(("item: %d elements, expected 1"):format(tonumber(size_out[0])), 2)
+    fail(("item: %d elements, expected 1"):format(tonumber(size_out[0])))
   end
   return self:reader()(0)
 end
@@ -267,7 +280,8 @@ end
 
 local function check_place(op, what, x)
   if not number.is_whole(x, 1) then
-    error(("%s: %s is %s, expected a whole number from 1 on"):format(op, what, tostring(x)), 3)
+    fail(("%s: %s is %s, expected a whole number from 1 on"):format(op, what,
+      message.shown(x)))
   end
 end
 
@@ -275,7 +289,8 @@ end
 -- @param ... sizes, or one table of them
 -- @treturn tensor
 function methods:reshape(...)
-  local shape = type(...) == "table" and (...) or {...}
+  local shape = ...
+  if type(shape) ~= "table" then shape = {...} end
   call(C.oct_reshape, out, self, to_shape(shape, "reshape", self:size()), shape_in)
   return take()
 end
@@ -322,7 +337,7 @@ end
 -- @tparam string what f32, f16, bf16, i32 or u8; or "cpu", "cuda"
 -- @treturn tensor itself where it lies on that device already
 function methods:to(what)
-  if what == nil then error("to: nil, expected a type or a device", 2) end
+  if what == nil then fail("to: nil, expected a type or a device") end
   if not DEVICES[what] then
     call(C.oct_cast, out, self, dtype_code(what, "to", " or a device"))
   elseif self:device() == what then
@@ -336,12 +351,12 @@ end
 -- ---- in place ----------------------------------------------------------------------------------
 
 function methods:fill_(value)
-  check(C.oct_fill(self, value))
+  call(C.oct_fill, self, value)
   return self
 end
 
 function methods:copy_(source)
-  check(C.oct_copy(self, source))
+  call(C.oct_copy, self, source)
   return self
 end
 
@@ -349,7 +364,7 @@ end
 -- @tparam tensor other
 -- @treturn tensor itself
 function methods:swap_(other)
-  check(C.oct_swap(self, other))
+  call(C.oct_swap, self, other)
   return self
 end
 
@@ -359,19 +374,19 @@ end
 -- @tparam number weight from 0 to 1
 -- @treturn tensor itself
 function methods:lerp_(source, weight)
-  check(C.oct_lerp(self, source, weight))
+  call(C.oct_lerp, self, source, weight)
   return self
 end
 
 --- Uniform in [low, high), from the run's random numbers.
 function methods:uniform_(low, high)
-  check(C.oct_uniform(self, low or 0, high or 1))
+  call(C.oct_uniform, self, low or 0, high or 1)
   return self
 end
 
 --- Normal with mean and standard deviation, from the run's random numbers.
 function methods:normal_(mean, deviation)
-  check(C.oct_normal(self, mean or 0, deviation or 1))
+  call(C.oct_normal, self, mean or 0, deviation or 1)
   return self
 end
 
@@ -397,11 +412,11 @@ end
 -- @tparam string device
 -- @treturn tensor itself
 function methods:to_(device)
-  M.check_device(device, "to_", 2)
+  M.check_device(device, "to_")
   if C.oct_move(self, device) ~= 0 then
     -- Views, and what is recorded for losses, that nobody holds any more do not stand in its way.
     local why = binding.last_error()
-    if not (why:find "^move:" or why:find "out of memory") then error(why, 2) end
+    if not (why:find "^move:" or why:find "out of memory") then fail(why) end
     binding.collect()
     check(C.oct_move(self, device))
   end
@@ -419,7 +434,7 @@ end
 --- @treturn tensor|nil the gradient, nil where there is none yet
 function methods:grad()
   check(C.oct_grad(out, self))
-  if out[0] ~= nil then return take() end
+  return out[0] ~= nil and take() or nil
 end
 
 function methods:zero_grad()

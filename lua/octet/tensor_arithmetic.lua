@@ -9,6 +9,7 @@ local number = require "octet.number"
 local tensor_handle = require "octet.tensor_handle"
 
 local C, call, check = binding.C, binding.call, binding.check
+local fail = message.fail
 local out, take, is_tensor = tensor_handle.out, tensor_handle.take, tensor_handle.is_tensor
 local flag_out, no_shape = ffi.new "int[1]", ffi.new "int64_t[1]"
 
@@ -19,16 +20,17 @@ local methods = {}
 local ADD, SUB, MUL, DIV = C.OCT_OP_ADD, C.OCT_OP_SUB, C.OCT_OP_MUL, C.OCT_OP_DIV
 local MAXIMUM, MINIMUM = C.OCT_OP_MAXIMUM, C.OCT_OP_MINIMUM
 local LESS, LESS_EQUAL = C.OCT_OP_LESS, C.OCT_OP_LESS_EQUAL
+local GREATER, GREATER_EQUAL = C.OCT_OP_GREATER, C.OCT_OP_GREATER_EQUAL
 local EQUAL, NOT_EQUAL = C.OCT_OP_EQUAL, C.OCT_OP_NOT_EQUAL
 local BINARY = {[ADD] = "add", [SUB] = "sub", [MUL] = "mul", [DIV] = "div",
-  [MAXIMUM] = "maximum", [MINIMUM] = "minimum", [LESS] = "comparison",
-  [LESS_EQUAL] = "comparison", [EQUAL] = "comparison", [NOT_EQUAL] = "comparison"}
+  [MAXIMUM] = "maximum", [MINIMUM] = "minimum", [LESS] = "lt", [LESS_EQUAL] = "le",
+  [GREATER] = "gt", [GREATER_EQUAL] = "ge", [EQUAL] = "eq", [NOT_EQUAL] = "ne"}
 
 --- A number as a tensor that broadcasts.
 local function scalar(x)
   call(C.oct_tensor_new, out, C.OCT_F32, 0, no_shape, C.OCT_ACTIVATIONS)
   local t = take()
-  check(C.oct_fill(t, x))
+  call(C.oct_fill, t, x)
   return t
 end
 
@@ -39,7 +41,7 @@ local function binary(a, b, op)
   if not (is_tensor(a) and is_tensor(b)) then
     local other = a
     if is_tensor(a) then other = b end
-    message.fail(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op],
+    fail(("%s: a tensor and a %s; expected a tensor or a number"):format(BINARY[op],
       type(other)))
   end
   call(C.oct_binary, out, a, b, op)
@@ -98,9 +100,9 @@ end
 -- @treturn tensor
 function methods:pow(power)
   if type(power) ~= "number" then
-    error(("pow: the power is a %s, expected a number"):format(type(power)), 2)
+    fail(("pow: the power is a %s, expected a number"):format(type(power)))
   elseif power - power ~= 0 then
-    error(("pow: the power is %s, expected a finite number"):format(tostring(power)), 2)
+    fail(("pow: the power is %s, expected a finite number"):format(power))
   end
   if power == 0.5 then return self:sqrt() end
   if power < 0 then return self:pow(-power):reciprocal() end
@@ -125,8 +127,8 @@ function methods:minimum(other) return binary(self, other, MINIMUM) end
 -- gradient passes. What is NaN differs from everything.
 function methods:lt(other) return binary(self, other, LESS) end
 function methods:le(other) return binary(self, other, LESS_EQUAL) end
-function methods:gt(other) return binary(other, self, LESS) end
-function methods:ge(other) return binary(other, self, LESS_EQUAL) end
+function methods:gt(other) return binary(self, other, GREATER) end
+function methods:ge(other) return binary(self, other, GREATER_EQUAL) end
 function methods:eq(other) return binary(self, other, EQUAL) end
 function methods:ne(other) return binary(self, other, NOT_EQUAL) end
 
@@ -161,8 +163,8 @@ local REDUCTION = {[C.OCT_OP_SUM] = "sum", [C.OCT_OP_MEAN] = "mean", [C.OCT_OP_M
 
 local function reduce(self, dim, keep, op)
   if dim ~= nil and not number.is_whole(dim, 1) then
-    error(("%s: the dimension is %s, expected a whole number from 1 on"):format(REDUCTION[op],
-      tostring(dim)), 2)
+    fail(("%s: the dimension is %s, expected a whole number from 1 on"):format(REDUCTION[op],
+      message.shown(dim)))
   end
   call(C.oct_reduce, out, self, (dim or 0) - 1, keep and 1 or 0, op)
   return take()
@@ -186,8 +188,8 @@ function methods:min(dim, keep) return -(-self):max(dim, keep) end
 -- What works along the last dimension alone may be given it.
 local function check_last(op, t, dim)
   if dim ~= nil and dim ~= t:ndim() then
-    error(("%s: dimension %s, expected none: it is the last one, %d"):format(op, tostring(dim),
-      t:ndim()), 3)
+    fail(("%s: dimension %s, expected none: it is the last one, %d"):format(op, message.shown(dim),
+      t:ndim()))
   end
 end
 
@@ -210,6 +212,11 @@ local MATMUL_OPTIONS = {"transpose_a", "transpose_b"}
 function methods:matmul(other, options)
   nearest.check_options("matmul", options, MATMUL_OPTIONS)
   options = options or {}
+  for name, value in pairs(options) do
+    if type(value) ~= "boolean" then
+      fail(("matmul: %s is %s, expected true or false"):format(name, message.shown(value)))
+    end
+  end
   call(C.oct_matmul, out, self, other, options.transpose_a and 1 or 0,
     options.transpose_b and 1 or 0)
   return take()

@@ -1,6 +1,7 @@
 --- Tensors and values of Lua: what becomes of nested tables, and of elements that are read.
 -- @module octet.tensor_values
 local ffi = require "ffi"
+local message = require "octet.message"
 local number = require "octet.number"
 
 local M = {}
@@ -77,6 +78,30 @@ function M.reader(tensor)
     if bit.band(bits[i], 0x7fffffff) > 0x7f800000 then return 0 / 0 end
     return t and data[i]                  -- `t`: its memory is there as long as this function is
   end
+end
+
+local ELEMENTS = {["float *"] = "float", ["int32_t *"] = "int", ["uint8_t *"] = "unsigned char",
+  ["uint16_t *"] = "unsigned short"}
+
+--- Copy n elements out of a C array, which holds as many of their type. How many there are behind
+-- a pointer nobody knows.
+-- @tparam cdata to a pointer, as tensor:data() gives it
+-- @tparam cdata from
+-- @tparam number n
+function M.copy(to, from, n)
+  local function name(x) return tostring(ffi.typeof(x)):match "^ctype<(.-) ?>$" end
+  local wanted, element = ELEMENTS[name(to)] or name(to):match "^(.-) %*$", name(from)
+  local kind = element:match "[%[%*]"
+  element = element:gsub("^const ", ""):match "^(.-) [%[%*%(]"
+  if not kind or element ~= wanted then
+    message.fail(("tensor.from: %s, expected an array of %s"):format(name(from), wanted))
+  end
+  local bytes = n * ffi.sizeof(wanted)
+  if kind == "[" and ffi.sizeof(from) < bytes then
+    message.fail(("tensor.from: the array has %d elements, the shape %d"):format(
+      ffi.sizeof(from) / ffi.sizeof(wanted), n))
+  end
+  ffi.copy(to, from, bytes)
 end
 
 return M

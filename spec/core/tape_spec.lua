@@ -44,6 +44,25 @@ describe("the record", function()
     assert.same({3 + 18, 3 + 36}, p:grad():totable())
   end)
 
+  it("of a result that was written over is refused", function()
+    for _, write in ipairs {
+      function(y) y:fill_(5) end, function(y) y:copy_(tensor.ones {2}) end,
+      function(y) y:reshape(2, 1):uniform_() end, function(y) y:swap_(tensor.ones {2}) end,
+    } do
+      local w = tensor.from({1, 2}):parameter_()
+      local y = w:exp()
+      write(y)
+      assert.error_matches(function() (y * 1):sum():backward() end,
+        "what the loss was computed from has been changed since")
+      assert.is_nil(w:grad())
+    end
+    local w = tensor.from({1, 2}):parameter_()
+    local y = w * 2
+    assert.same({2, 4}, y:totable())             -- to read is no change
+    y:square():sum():backward()
+    assert.same({8, 16}, w:grad():totable())
+  end)
+
   it("of what has been changed since is refused", function()
     local p, q = parameter(), parameter()
     local opt = require "octet.optim".sgd({p}, {lr = 1})

@@ -75,7 +75,7 @@ describe("a tensor", function()
   it("refuses sizes below 1, products that overflow and unknown types", function()
     assert.error_matches(function() tensor.new {2, 0} end, "size 0 of dimension 2")
     assert.error_matches(function() tensor.new {2 ^ 42, 2 ^ 42} end, "more than any memory holds")
-    assert.error_matches(function() tensor.new({2}, "f64") end, "no type 'f64'")
+    assert.error_matches(function() tensor.new({2}, "f64") end, "no type \"f64\"")
     assert.error_matches(function() tensor.new {1, 1, 1, 1, 1, 1, 1} end, "7 dimensions")
   end)
 
@@ -150,6 +150,49 @@ describe("a tensor", function()
     end
   end)
 
+  it("takes a C array of its own type that has all its elements", function()
+    assert.same({1, 2}, tensor.from(ffi.new("const float[3]", 1, 2, 3), {2}):totable())
+    assert.same({1, 2}, tensor.from(ffi.new("int32_t[2]", 1, 2), {2}, "i32"):totable())
+    assert.same({7, 8}, tensor.from(ffi.new("uint8_t[?]", 2, 7, 8), {2}, "u8"):totable())
+    local t = tensor.ones {2}
+    assert.same({1, 1}, tensor.from(t:data(), {2}):totable())
+    assert.error_matches(function() tensor.from(ffi.new("float[2]"), {4}) end,
+      "the array has 2 elements, the shape 4")
+    assert.error_matches(function() tensor.from(ffi.new("int[4]"), {4}) end,
+      "int %[4%], expected an array of float")
+    assert.error_matches(function() tensor.from(ffi.new("double[4]"), {4}) end,
+      "double %[4%], expected an array of float")
+  end)
+
+  it("says what it cannot take, by the name of what was called", function()
+    local x, ids = tensor.ones {2}, tensor.zeros({2}, "i32")
+    for _, case in ipairs {
+      {function() x:matmul(3) end, "matmul: expected a tensor, got a number"},
+      {function() x:copy_() end, "copy: the source is nil, expected a tensor"},
+      {function() x:fill_ "1" end, "fill_: expected a number, got a string"},
+      {function() x:clamp(x) end, "clamp: expected a number, got a tensor"},
+      {function() ids:fill_(1.5) end, "fill: 1.5 is not a value of type i32"},
+      {function() return ids + 1 end, "arithmetic: x is i32, expected f32"},
+      {function() x:max(x) end, "max: the dimension is tensor f32 %[2%], expected a whole"},
+      {function() tensor.zeros({2}, x) end, "tensor.new: no type tensor f32 %[2%]; expected"},
+      {function() tensor.zeros() end, "tensor.new: the shape is nil, expected a table of sizes"},
+      {function() tensor.zeros {batch = 2} end, "tensor.new: the shape is a table of names, expected"},
+      {function() tensor.cat {x, "a"} end, "tensor.cat: entry 2 is a string, expected a tensor"},
+      {function() tensor.cat(x, x) end, "tensor.cat: a tensor, expected a list of tensors"},
+      {function() octet.set_isa() end, "set_isa: nil, expected a name"},
+      {function() octet.open_device() end, "open_device: nil, expected a name"},
+      {function() octet.set_threads(1.5) end, "set_threads: 1.5, expected a whole number"},
+      {function() octet.seed(0 / 0) end, "seed: %-?nan, expected a whole number"},
+      {function() octet.nn.mse_loss(x) end, "mse_loss: argument 2 is nil, expected a tensor"},
+    } do
+      local _, text = pcall(case[1])
+      assert.matches("^%S*tensor_spec%.lua:%d+: " .. case[2], text)
+      assert.is_nil(text:find "\n")
+    end
+    assert.is_nil(x:grad())
+    assert.equal(1, select("#", x:grad()))
+  end)
+
   it("says where a program went wrong, however deep in the library that shows", function()
     local ids, x = tensor.zeros({2}, "i32"), tensor.ones {2}
     for _, wrong in ipairs {
@@ -169,7 +212,7 @@ describe("a tensor", function()
     for _, case in ipairs {
       {function() return x:sum(0) end, "sum: the dimension is 0, expected a whole number from 1"},
       {function() return x:max(1.5) end, "max: the dimension is 1.5, expected a whole number"},
-      {function() return x:rows("1") end, "rows: the first row is 1, expected a whole number"},
+      {function() return x:rows("1") end, "rows: the first row is \"1\", expected a whole number"},
       {function() return x:narrow(2, 2) end, "narrow: the number of places is nil, expected"},
       {function() return x:transpose(0, 1) end, "transpose: a dimension is 0, expected"},
       {function() return x:softmax(1) end, "softmax: dimension 1, expected none: it is the last"},

@@ -230,6 +230,16 @@ describe("an op of two tensors", function()
       formula = map(function(x) return x * x + 1 - 2 * x end)}
   end)
 
+  it("maximum, as relu, gives 0 to what was not taken, of an infinite gradient too", function()
+    check.everywhere(function()
+      for _, cut in ipairs {function(x) return x:maximum(0) end, function(x) return x:relu() end} do
+        local x = tensor.from({-1, 4}):parameter_()
+        cut(x):sqrt():sum():backward()
+        assert.same({0, 0.25}, x:grad():totable())
+      end
+    end)
+  end)
+
   it("maximum and minimum pass NaN on, and halve the gradient between equals", function()
     check.everywhere(function()
       local nan = 0 / 0
@@ -282,8 +292,11 @@ describe("a comparison", function()
     local x = tensor.from({1, 2}):parameter_()
     local y = x:gt(1)
     assert.is_false(y:requires_grad())
-    assert.error_matches(function() return x:lt(tensor.ones {3}) end, "%[2%] and %[3%]")
-    assert.error_matches(function() return x:eq "1" end, "expected a tensor or a number")
+    assert.error_matches(function() return x:lt(tensor.ones {3}) end, "lt: .*%[2%] and %[3%]")
+    assert.error_matches(function() return x:eq "1" end, "eq: .*expected a tensor or a number")
+    local ids = tensor.zeros({2}, "i32")
+    assert.error_matches(function() return x:gt(ids) end, "gt: the second tensor is i32")
+    assert.error_matches(function() return ids:ge(0) end, "ge: the first tensor is i32")
   end)
 end)
 

@@ -50,6 +50,9 @@ describe("a matrix product", function()
   it("refuses matrices that do not fit, and gives both shapes", function()
     assert.error_matches(function() tensor.zeros({2, 3}):matmul(tensor.zeros({4, 5})) end,
       "%[2 x 3%].*%[4 x 5%]")
+    assert.error_matches(function()
+      tensor.zeros({2, 2}):matmul(tensor.zeros {2, 2}, {transpose_b = 1})
+    end, "matmul: transpose_b is 1, expected true or false")
     assert.error_matches(function() tensor.zeros({3}):matmul(tensor.zeros({3, 5})) end,
       "expected matrices, got %[3%] x %[3 x 5%]")
   end)
@@ -112,6 +115,41 @@ describe("a product of many matrices", function()
       last = last:matmul(b:rows(batch):reshape {n, k}, {transpose_b = true}):totable()
       check.near({unpack(y, #y - 99)}, {unpack(last, m * n - 99)}, 1e-5, "the last")
     end
+  end)
+
+  it("does not depend on the threads of the process in which it is first made", function()
+    -- oneDNN fixes much where a product is made, and it is kept: each number has its own process.
+    local program = [[
+      local octet = require "octet"
+      octet.set_threads(tonumber(arg[1]))
+      local sums = {}
+      for _, c in ipairs {{11, 16, 3, 2}, {5, 24, 24, 16}, {3, 130, 140, 150}, {17, 64, 64, 32}} do
+        local batch, m, k, n = unpack(c)
+        octet.seed(1)
+        local a, b = octet.tensor.new({batch, m, k}):normal_(), octet.tensor.new({batch, n, k})
+        local y = a:matmul(b:normal_(), {transpose_b = true})
+        local path = os.tmpname()
+        octet.safetensors.save(path, {y = y}, {}, {checksums = true})
+        sums[#sums + 1] = io.open(path):read "*a"
+        os.remove(path)
+      end
+      io.write(table.concat(sums))]]
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write(program)
+    file:close()
+    local function run(threads)
+      local line = ("LUA_PATH='%s' luajit %s %d"):format(package.path, path, threads)
+      local pipe = assert(io.popen(line))
+      local text = pipe:read "*a"
+      pipe:close()
+      return text
+    end
+    local one = run(1)
+    assert.is_true(#one > 200000)
+    assert.is_true(one == run(2))
+    assert.is_true(one == run(3))
+    os.remove(path)
   end)
 
   it("in bf16 multiplies rounded factors and sums in f32", function()

@@ -2,6 +2,7 @@
 -- @module octet.nn.functional
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local message = require "octet.message"
 local nearest = require "octet.nearest"
 local tensor = require "octet.tensor"
 
@@ -15,12 +16,21 @@ local ACTIVATIONS = {
   sigmoid = C.OCT_OP_SIGMOID, silu = C.OCT_OP_SILU,
 }
 
+local function check_tensors(op, ...)
+  for i = 1, select("#", ...) do
+    local x = select(i, ...)
+    if not tensor.is_tensor(x) then
+      message.fail(("%s: argument %d is %s, expected a tensor"):format(op, i, message.shown(x)))
+    end
+  end
+end
+
 --- The core's number of an activation; -1 for none.
 -- @tparam[opt] string name
 function M.activation_code(name)
   if not name then return -1 end
-  return ACTIVATIONS[name] or error(("activation '%s'; expected gelu, relu, tanh, sigmoid or silu")
-    :format(tostring(name)), 3)
+  return ACTIVATIONS[name] or message.fail(("activation %s; expected gelu, relu, tanh, sigmoid or "
+    .. "silu"):format(message.shown(name)))
 end
 
 --- Rows of a table [rows x width] at ids (i32, any shape, 0-based).
@@ -70,9 +80,10 @@ end
 --- First row of each packed sequence.
 -- @treturn tensor [sequences x width]
 function M.segment_first(x, offsets)
+  check_tensors("segment_first", x, offsets)
   if offsets:data()[offsets:size() - 1] ~= x:size(1) then
-    error(("segment_first: the offsets end with %d, and x has %d rows"):format(
-      offsets:data()[offsets:size() - 1], x:size(1)), 2)
+    message.fail(("segment_first: the offsets end with %d, and x has %d rows"):format(
+      offsets:data()[offsets:size() - 1], x:size(1)))
   end
   return M.embedding(x, offsets:rows(1, offsets:size() - 1))
 end
@@ -93,6 +104,7 @@ end
 -- @tparam tensor targets as many, each from 0 to 1 (f32), or labels 0 and 1 (i32)
 -- @treturn tensor a scalar
 function M.binary_cross_entropy_with_logits(logits, targets)
+  check_tensors("binary_cross_entropy_with_logits", logits, targets)
   if targets:dtype() == "i32" then targets = targets:to("f32") end
   call(C.oct_binary_cross_entropy, out, logits, targets)
   return take()
@@ -107,10 +119,11 @@ end
 --- Mean squared error of two tensors of the same shape, in which dimensions of 1 count for nothing.
 -- @treturn tensor a scalar
 function M.mse_loss(prediction, target)
+  check_tensors("mse_loss", prediction, target)
   local ours, theirs = without_ones(prediction), without_ones(target)
   if ours ~= theirs then
-    error(("mse_loss: the prediction is [%s], the target [%s], expected the same"):format(ours,
-      theirs), 2)
+    message.fail(("mse_loss: the prediction is [%s], the target [%s], expected the same"):format(
+      ours, theirs))
   end
   return (prediction:reshape(-1) - target:reshape(-1)):square():mean()
 end

@@ -154,7 +154,7 @@ end
 -- @tparam string device "cpu", "cuda"
 -- @treturn Module itself
 function Module:to(device)
-  tensor.check_device(device, "to", 2)
+  tensor.check_device(device, "to")
   local list, before = self:named_parameters(), {}
   for i, p in ipairs(list) do
     before[i] = p.tensor:device()
