@@ -132,29 +132,12 @@ int oct_narrow(oct_tensor **out, oct_tensor *x, int dim, int64_t first, int64_t 
     return 0;
 }
 
-/* y[a x q x b x p x c] = x[a x p x b x q x c], four-byte elements. Serial:
- * transposition is no part of a training step's inner loop. */
-static void transpose(float *y, const float *x, int64_t a, int64_t p, int64_t b, int64_t q,
-                      int64_t c, int accumulate)
-{
-    for (int64_t ia = 0; ia < a; ia++)
-        for (int64_t ip = 0; ip < p; ip++)
-            for (int64_t ib = 0; ib < b; ib++)
-                for (int64_t iq = 0; iq < q; iq++) {
-                    const float *from = x + (((ia * p + ip) * b + ib) * q + iq) * c;
-                    float *to = y + (((ia * q + iq) * b + ib) * p + ip) * c;
-                    if (accumulate)
-                        for (int64_t ic = 0; ic < c; ic++) to[ic] += from[ic];
-                    else
-                        memcpy(to, from, (size_t)c * sizeof *to);
-                }
-}
-
 static void transpose_tensor(float *to, const float *from, const oct_tensor *x, int i, int j,
                              int add)
 {
-    transpose(to, from, product(x->shape, 0, i), x->shape[i], product(x->shape, i + 1, j),
-              x->shape[j], product(x->shape, j + 1, x->ndim), add);
+    oct_kernels_now()->transpose(to, from, product(x->shape, 0, i), x->shape[i],
+                                 product(x->shape, i + 1, j), x->shape[j],
+                                 product(x->shape, j + 1, x->ndim), add);
 }
 
 static int transpose_step(oct_node *node)

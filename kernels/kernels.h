@@ -143,6 +143,10 @@ typedef struct oct_kernels {
     void (*spread)(float *dx, const float *dy, int64_t outer, int64_t size, int64_t inner,
                    float scale, int accumulate);
 
+    /* transpose.c: y[a x q x b x p x c] (+)= x[a x p x b x q x c], of four bytes each */
+    void (*transpose)(float *y, const float *x, int64_t a, int64_t p, int64_t b, int64_t q,
+                      int64_t c, int accumulate);
+
     /* matmul.c. bf16 1: the two factors hold bf16 and are multiplied as such, the sums are f32;
      * 0: all is f32. -1 where memory or oneDNN fails. */
     /* y[n] = x[n] rounded to bf16, to the nearest, ties to even */

@@ -176,7 +176,7 @@ describe("a tensor", function()
       {function() x:max(x) end, "max: the dimension is tensor f32 %[2%], expected a whole"},
       {function() tensor.zeros({2}, x) end, "tensor.new: no type tensor f32 %[2%]; expected"},
       {function() tensor.zeros() end, "tensor.new: the shape is nil, expected a table of sizes"},
-      {function() tensor.zeros {batch = 2} end, "tensor.new: the shape is a table of names, expected"},
+      {function() tensor.zeros {batch = 2} end, "tensor.new: the shape is a table of names"},
       {function() tensor.cat {x, "a"} end, "tensor.cat: entry 2 is a string, expected a tensor"},
       {function() tensor.cat(x, x) end, "tensor.cat: a tensor, expected a list of tensors"},
       {function() octet.set_isa() end, "set_isa: nil, expected a name"},

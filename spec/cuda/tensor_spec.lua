@@ -181,9 +181,9 @@ describe("a tensor on a device", function()
   spec("goes nowhere by a name that is none", function()
     local x = tensor.ones {2}
     assert.error_matches(function() return x:to "gpu" end,
-      "to: no type 'gpu'; expected f32, f16, bf16, i32 or u8 or a device", 1, true)
+      "to: no type \"gpu\"; expected f32, f16, bf16, i32 or u8 or a device", 1, true)
     assert.error_matches(function() return x:to_ "gpu" end,
-      "to_: no device 'gpu'; expected cpu, cuda or cuda-emu", 1, true)
+      "to_: no device \"gpu\"; expected cpu, cuda or cuda-emu", 1, true)
   end)
 
   spec("takes a gradient from elsewhere, of either device", function()
@@ -214,7 +214,7 @@ describe("a tensor on a device", function()
     assert.same({1, 2}, model:to "cpu"(tensor.ones {1, 3}):shape())
     for _, any in ipairs {model, nn.Dropout(0.1)} do
       assert.error_matches(function() any:to "tpu" end,
-        "to: no device 'tpu'; expected cpu, cuda or cuda-emu", 1, true)
+        "to: no device \"tpu\"; expected cpu, cuda or cuda-emu", 1, true)
     end
   end)
 
