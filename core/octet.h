@@ -181,8 +181,8 @@ enum { OCT_OP_SUM, OCT_OP_MEAN, OCT_OP_MAX };
 int oct_unary(oct_tensor **out, oct_tensor *x, int op);
 /* y = op(a, b), shapes broadcast from the last dimension as NumPy does it. MAXIMUM, MINIMUM: NaN
  * where either is; equal ones share the gradient. WHERE: a where b is not 0, else 0; ELSEWHERE: a
- * where b is 0, else 0; no gradient passes to b. From LESS on: 1 where it is true, else 0; never
- * recorded. */
+ * where b is 0, else 0; no gradient passes to b. From LESS on: 1 where it is true, else 0, of
+ * f32 or of i32 alike; never recorded. */
 int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op);
 /* a where condition is not 0, else b; all broadcast. No gradient passes to the condition. */
 int oct_where(oct_tensor **out, oct_tensor *condition, oct_tensor *a, oct_tensor *b);

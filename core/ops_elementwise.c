@@ -259,10 +259,50 @@ static int binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op, const 
     return 0;
 }
 
+static int holds(int32_t a, int32_t b, int op)
+{
+    switch (op) {
+    case OCT_LESS: return a < b;
+    case OCT_LESS_EQUAL: return a <= b;
+    case OCT_GREATER: return a > b;
+    case OCT_GREATER_EQUAL: return a >= b;
+    case OCT_EQUAL: return a == b;
+    default: return a != b;
+    }
+}
+
+/* Of i32, as ids and labels are: all their values count, not the first 24 bits alone. One by one,
+ * since they are few. */
+static int compare_integers(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
+{
+    int64_t shape[OCT_MAX_DIMS] = {0}, a_strides[OCT_MAX_DIMS], b_strides[OCT_MAX_DIMS];
+    int ndim;
+    OCT_TRY(broadcast_shape(shape, &ndim, binary_names[op], a, b));
+    oct_tensor *y = oct_tensor_make(OCT_F32, ndim, shape, OCT_ACTIVATIONS);
+    if (!y) return -1;
+    broadcast_strides(a_strides, a, ndim);
+    broadcast_strides(b_strides, b, ndim);
+    for (int64_t i = 0; i < y->size; i++) {
+        int64_t place = i, at_a = 0, at_b = 0;
+        for (int d = ndim - 1; d >= 0; d--) {
+            at_a += place % shape[d] * a_strides[d];
+            at_b += place % shape[d] * b_strides[d];
+            place /= shape[d];
+        }
+        oct_f32(y)[i] = (float)holds(oct_i32(a)[at_a], oct_i32(b)[at_b], op);
+    }
+    *out = y;
+    return 0;
+}
+
 int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
 {
     if (op < 0 || op >= OCT_BINARIES)
         return oct_fail("binary: op %d, expected 0 to %d", op, OCT_BINARIES - 1);
+    OCT_TRY(oct_check(a, binary_names[op], "the first tensor", -1));
+    OCT_TRY(oct_check(b, binary_names[op], "the second tensor", -1));
+    if (op >= OCT_LESS && a->dtype == OCT_I32 && b->dtype == OCT_I32)
+        return compare_integers(out, a, b, op);
     OCT_TRY(oct_check(a, binary_names[op], "the first tensor", OCT_F32));
     OCT_TRY(oct_check(b, binary_names[op], "the second tensor", OCT_F32));
     return binary(out, a, b, op, binary_names[op]);

@@ -26,9 +26,9 @@ local BINARY = {[ADD] = "add", [SUB] = "sub", [MUL] = "mul", [DIV] = "div",
   [MAXIMUM] = "maximum", [MINIMUM] = "minimum", [LESS] = "lt", [LESS_EQUAL] = "le",
   [GREATER] = "gt", [GREATER_EQUAL] = "ge", [EQUAL] = "eq", [NOT_EQUAL] = "ne"}
 
---- A number as a tensor that broadcasts.
-local function scalar(x)
-  call(C.oct_tensor_new, out, C.OCT_F32, 0, no_shape, C.OCT_ACTIVATIONS)
+--- A number as a tensor that broadcasts, f32 where nothing else is said.
+local function scalar(x, dtype)
+  call(C.oct_tensor_new, out, dtype or C.OCT_F32, 0, no_shape, C.OCT_ACTIVATIONS)
   local t = take()
   call(C.oct_fill, t, x)
   return t
@@ -123,14 +123,20 @@ function methods:maximum(other) return binary(self, other, MAXIMUM) end
 --- The smaller of two; as @{methods:maximum}.
 function methods:minimum(other) return binary(self, other, MINIMUM) end
 
--- Comparisons with a tensor, broadcast, or a number: 1 where it is true, else 0, as f32. No
--- gradient passes. What is NaN differs from everything.
-function methods:lt(other) return binary(self, other, LESS) end
-function methods:le(other) return binary(self, other, LESS_EQUAL) end
-function methods:gt(other) return binary(self, other, GREATER) end
-function methods:ge(other) return binary(self, other, GREATER_EQUAL) end
-function methods:eq(other) return binary(self, other, EQUAL) end
-function methods:ne(other) return binary(self, other, NOT_EQUAL) end
+local function compare(a, b, op)
+  -- Ids and labels are compared as what they are.
+  if type(b) == "number" and is_tensor(a) and a:dtype() == "i32" then b = scalar(b, C.OCT_I32) end
+  return binary(a, b, op)
+end
+
+-- Comparisons, of f32 or i32, with a tensor of its type, broadcast, or a number: 1 where it is
+-- true, else 0, as f32. No gradient passes. What is NaN differs from everything.
+function methods:lt(other) return compare(self, other, LESS) end
+function methods:le(other) return compare(self, other, LESS_EQUAL) end
+function methods:gt(other) return compare(self, other, GREATER) end
+function methods:ge(other) return compare(self, other, GREATER_EQUAL) end
+function methods:eq(other) return compare(self, other, EQUAL) end
+function methods:ne(other) return compare(self, other, NOT_EQUAL) end
 
 --- Where this is not 0, as a comparison gives it, the one, elsewhere the other; all broadcast. A
 -- gradient passes to what was taken, and none to the condition. What is not taken may be infinite

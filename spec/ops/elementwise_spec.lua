@@ -288,6 +288,25 @@ describe("a comparison", function()
     end)
   end
 
+  it("of ids and labels sees every bit", function()
+    local few = {-2 ^ 31, -1, 0, 16777216, 16777217, 2 ^ 31 - 1}
+    local ids = tensor.from(few, {6}, "i32")
+    for name, truth in pairs(TRUTHS) do
+      local column = ids:reshape {6, 1}
+      local pairwise = column[name](column, ids):totable()
+      for i, a in ipairs(few) do
+        local with_number = ids[name](ids, a):totable()
+        for j, b in ipairs(few) do
+          assert.equal(truth(a, b) and 1 or 0, pairwise[(i - 1) * 6 + j])
+          assert.equal(truth(b, a) and 1 or 0, with_number[j])
+        end
+      end
+    end
+    local labels = tensor.from({0, 1, 1}, {3}, "i32")
+    local logits = tensor.from {{2, 1}, {0, 3}, {5, 4}}
+    assert.near(2 / 3, logits:argmax():eq(labels):mean():item(), 1e-6)
+  end)
+
   it("passes no gradient, and is told of what does not fit", function()
     local x = tensor.from({1, 2}):parameter_()
     local y = x:gt(1)
@@ -296,7 +315,8 @@ describe("a comparison", function()
     assert.error_matches(function() return x:eq "1" end, "eq: .*expected a tensor or a number")
     local ids = tensor.zeros({2}, "i32")
     assert.error_matches(function() return x:gt(ids) end, "gt: the second tensor is i32")
-    assert.error_matches(function() return ids:ge(0) end, "ge: the first tensor is i32")
+    assert.error_matches(function() return ids:ge(x) end, "ge: the first tensor is i32")
+    assert.error_matches(function() return ids:eq(0.5) end, "0.5 is not a value of type i32")
   end)
 end)
 
