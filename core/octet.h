@@ -28,7 +28,8 @@ const char *oct_cdef(void);
 const char *oct_last_error(void);
 /* "MAJOR.MINOR.PATCH". */
 const char *oct_version(void);
-/* Number of threads for all that follows, 1 to 1024; results do not depend on it. */
+/* Number of threads for all that follows, 1 to 1024; results do not depend on it, but where oneDNN
+ * divides a product's long sums among them. */
 int oct_set_threads(int threads);
 int oct_threads(int *threads);
 /* Instruction set of the kernels: "avx512", "avx2", or "auto" for the best that this processor has.
@@ -337,9 +338,9 @@ int oct_file_link(const char *from, const char *to);
 
 /* ---- signals, terminal ----------------------------------------------------------------------- */
 
-/* on 1: from now on SIGINT and SIGTERM only leave a mark, which this call clears; the second one
- * ends the process at once. on 0: what stood before holds again; the mark stays readable. A signal
- * that was being ignored stays ignored. */
+/* on 1: from now on SIGINT, SIGTERM and SIGHUP only leave a mark, which this call clears; the
+ * second one ends the process at once. on 0: what stood before holds again; the mark stays
+ * readable. A signal that was being ignored stays ignored. */
 int oct_catch_signals(int on);
 /* The number of the signal that came since oct_catch_signals(1), else 0. */
 int oct_signal_seen(int *number);

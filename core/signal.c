@@ -1,4 +1,4 @@
-/* signal.c - Ctrl-C and SIGTERM as a flag that training and evaluation loops look at.
+/* signal.c - Ctrl-C, SIGTERM and SIGHUP (a terminal that closed) as a flag that training and evaluation loops look at.
  *
  * Lua's hooks do not run in compiled traces, and a checkpoint cannot be written from a handler;
  * so the handler keeps the number, and the loop asks for it between two steps. The second Ctrl-C
@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "core/octet.h"
 
-static const int caught_signals[] = {SIGINT, SIGTERM};
+static const int caught_signals[] = {SIGINT, SIGTERM, SIGHUP};
 enum { CAUGHT = sizeof caught_signals / sizeof caught_signals[0] };
 
 static atomic_int seen;

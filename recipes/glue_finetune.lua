@@ -122,6 +122,7 @@ local function finetune(options, run)
 
   local model = require "models.bert".load(source,
     {classes = task.classes, pooling = o.pooling})
+  local facts_of_model = {digest = require("octet.file").sha256(source .. "/config.json")}
   local positions = model.config.max_position_embeddings
   if math.max(data.train.longest, data.dev.longest) > positions then
     error(("--max-length: %d, but this model reads %d tokens at most"):format(o.max_length,
@@ -140,11 +141,12 @@ local function finetune(options, run)
 
   run = run or train.run_folder.create(o.out,
     ("glue_finetune-%s-%s-%d"):format(task.name, o.optim, o.seed))
-  run:check_same("data", facts, {"task", "train", "dev"})
+  run:check_same("data", facts, {"task", "train", "dev", "digest"})
+  run:check_same("model", facts_of_model, {"digest"})
   train.model_folder.begin(run.folder, source, train.model_folder.config(model.config,
     label_names(task), {
       recipe = "glue_finetune", task = task.name, pair = task.pairs, pooling = o.pooling,
-      max_length = o.max_length, data = facts, options = options,
+      max_length = o.max_length, data = facts, model = facts_of_model, options = options,
     }))
 
   local outcome = train.fit {

@@ -121,7 +121,7 @@ local function classify(options, run)
 
   run = run or train.run_folder.create(o.out,
     ("lstm_classify-%s-%s-%d"):format(o.task, o.optim, o.seed))
-  run:check_same("data", facts, {"task", "train", "dev", "words"})
+  run:check_same("data", facts, {"task", "train", "dev", "words", "digest"})
   run:save_json("config.json", {octet = {recipe = PROGRAM.name, task = task.name,
     labels = task.label_names, model = built, data = facts, options = options}})
   octet.data.words.save(run:path "vocab.txt", data.vocabulary)

@@ -101,7 +101,7 @@ local function train_model(options, run)
   local data = octet.data.ptb.load {data = o.data}
   local facts = {name = data.task.title, task = data.task.name, folder = data.folder,
     train = data.train.tokens, valid = data.valid.tokens, test = data.test.tokens,
-    words = #data.vocabulary}
+    words = #data.vocabulary, digest = data.train:digest()}
   local count = train.progress.count_text
   say(("%s: %s words to train on, %s to validate, %s to test, %d different ones, from %s"):format(
     facts.name, count(facts.train), count(facts.valid), count(facts.test), facts.words,
@@ -119,7 +119,7 @@ local function train_model(options, run)
 
   run = run or train.run_folder.create(o.out,
     ("%s-%s-%s-%d"):format(PROGRAM.name, o.task, o.optim, o.seed))
-  run:check_same("data", facts, {"task", "train", "valid", "test", "words"})
+  run:check_same("data", facts, {"task", "train", "valid", "test", "words", "digest"})
   run:save_json("config.json", {octet = {recipe = PROGRAM.name, task = o.task, data = facts,
     options = options}})
   octet.data.ptb.save_vocabulary(run:path "vocab.txt", data.vocabulary)

@@ -346,6 +346,9 @@ end
 
 --- The study's folder; one that is there must have been begun with the same settings.
 local function open_folder(o)
+  if o.report and not file.is_folder(o.out) then
+    error(("--report: there is no study in %s"):format(o.out), 0)
+  end
   local folder, found = train.run_folder.open_or_create(o.out)
   local settings = {recipe = PROGRAM.name, epochs = o.epochs, model = o.model}
   if found then

@@ -190,7 +190,7 @@ end
 
 describe("a download", function()
   it("by HTTP is held against the checksum that the hub's redirection announces", function()
-    local good = file.text_sha256 "bytes"
+    local good = file.bytes_sha256 "bytes"
     for _, sha256 in ipairs {good, ("0"):rep(64)} do
       local base, pipe, pid = start(sha256)
       if not base then
@@ -227,7 +227,7 @@ describe("a download", function()
       {path = path, size = 6, quiet = true}))
     finds("SHA-256", message_of(download.fetch, url,
       {path = path, sha256 = ("0"):rep(64), quiet = true}))
-    download.fetch(url, {path = path, size = 5, sha256 = file.text_sha256 "12345", quiet = true})
+    download.fetch(url, {path = path, size = 5, sha256 = file.bytes_sha256 "12345", quiet = true})
     assert.same({"from", "to"}, file.list(folder))
   end)
 

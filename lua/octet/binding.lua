@@ -15,11 +15,11 @@ local function directory_of_this_file()
   return debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
 end
 
---- Where the library may be, best first: the environment, the build tree, an installation.
+--- Where the library may be: where the environment says, else in the build tree or an installation.
 local function candidates()
-  local root = directory_of_this_file() .. "/../.."
-  return {os.getenv("OCTET_LIBRARY") or false, root .. "/build/liboctet.so",
-    root .. "/../../lib/liboctet.so.0", "liboctet.so.0"}
+  local named, root = os.getenv "OCTET_LIBRARY", directory_of_this_file() .. "/../.."
+  if named and named ~= "" then return {named} end
+  return {root .. "/build/liboctet.so", root .. "/../../lib/liboctet.so.0", "liboctet.so.0"}
 end
 
 local function exists(path)
@@ -31,7 +31,7 @@ end
 local function load_library()
   local reasons = {}
   for _, path in ipairs(candidates()) do
-    if path and (not path:find("/", 1, true) or exists(path)) then
+    if not path:find("/", 1, true) or exists(path) then
       local ok, library = pcall(ffi.load, path)
       if ok then return library end
       reasons[#reasons + 1] = tostring(library)

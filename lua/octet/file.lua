@@ -75,11 +75,12 @@ function M.sha256(path)
   return ffi.string(digest_out)
 end
 
---- The SHA-256 of a text.
--- @tparam string text
+--- The SHA-256 of bytes in memory.
+-- @tparam string|cdata bytes a text, or a pointer
+-- @tparam[opt=#bytes] number count
 -- @treturn string 64 hexadecimal digits
-function M.text_sha256(text)
-  call(C.oct_sha256, digest_out, text, #text)
+function M.bytes_sha256(bytes, count)
+  call(C.oct_sha256, digest_out, bytes, count or #bytes)
   return ffi.string(digest_out)
 end
 

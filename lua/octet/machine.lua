@@ -13,8 +13,8 @@ local wide_out = ffi.new "int64_t[2]"
 local seconds_out = ffi.new "double[1]"
 local name_out = ffi.new "const char *[1]"
 
---- Threads for all that follows. Results do not depend on their number, up to 4; beyond, products
--- of few results and long sums may round otherwise.
+--- Threads for all that follows. Results do not depend on their number, but where oneDNN divides a
+-- product's long sums among them (docs/design.md).
 -- @tparam number count 1 to 1024
 function M.set_threads(count)
   if not number.is_whole(count, 1, 1024) then

@@ -115,8 +115,11 @@ describe("GLUE", function()
       data.describe(set))
     local part = load("sst2", {limit = 1})
     assert.matches("^SST%-2: 1 of 2 training and 1 dev", data.describe(part))
+    local facts = data.facts(part)
     assert.same({name = "SST-2", task = "sst2", folder = folder .. "/SST-2", train = 1,
-      train_available = 2, dev = 1}, data.facts(part))
+      train_available = 2, dev = 1, digest = facts.digest}, facts)
+    assert.equal(facts.digest, data.facts(load("sst2", {limit = 1})).digest)
+    assert.not_equal(facts.digest, data.facts(set).digest)
     assert.matches("%(and 1 mismatched ones%)$", data.describe(load "mnli"))
   end)
 

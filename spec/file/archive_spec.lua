@@ -91,7 +91,7 @@ describe("an archive", function()
     refused("not the one", folder .. "/x.tar", {["in/a.txt"] = folder .. "/out/a"}, nil,
       function(name, sha256)
         assert.equal("in/a.txt", name)
-        assert.equal(file.text_sha256 "text of a", sha256)
+        assert.equal(file.bytes_sha256 "text of a", sha256)
         error("not the one", 0)
       end)
   end)

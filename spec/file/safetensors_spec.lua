@@ -41,7 +41,7 @@ local function content()
   for _, name in ipairs(opened:names()) do
     local info, t = opened:info(name), opened:read(name)
     parts[#parts + 1] = ("%s %s %s %s"):format(name, info.type, table.concat(info.shape, "x"),
-      file.text_sha256(ffi.string(t:data(), info.bytes)))
+      file.bytes_sha256(ffi.string(t:data(), info.bytes)))
   end
   local keys = opened:metadata()
   for key, value in pairs(keys) do parts[#parts + 1] = key .. "=" .. value end

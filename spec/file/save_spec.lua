@@ -161,11 +161,11 @@ describe("reading a file", function()
 
   it("gives SHA-256 as FIPS 180-4 does", function()
     local abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert.equal(abc, file.text_sha256 "abc")
+    assert.equal(abc, file.bytes_sha256 "abc")
     file.save(target, "abc")
     assert.equal(abc, file.sha256(target))
     file.save(target, ("a"):rep(3000000))
-    assert.equal(file.text_sha256(("a"):rep(3000000)), file.sha256(target))
+    assert.equal(file.bytes_sha256(("a"):rep(3000000)), file.sha256(target))
   end)
 
   it("takes JSON as data and nothing else", function()

@@ -254,6 +254,69 @@ describe("a fine-tuning that is stopped", function()
     local status, _, err = tiny.run("glue_finetune", {"--resume", run, "--data", other})
     assert.equal(1, status)
     assert.matches("^glue_finetune: %-%-resume: the data of .* train is 63, expected 64\n$", err)
+    -- As many, but one of them says the opposite.
+    local path = home .. "/opposite/SST-2/train.tsv"
+    tiny.data(home .. "/opposite", "SST-2", 64)
+    local text = file.read(path)
+    file.save(path, (text:gsub("\t1\n", "\t0\n", 1)))
+    assert.not_equal(text, file.read(path))
+    status, _, err = tiny.run("glue_finetune", {"--resume", run, "--data", home .. "/opposite"})
+    assert.equal(1, status)
+    assert.matches("^glue_finetune: %-%-resume: the data of .* digest is %x+, expected %x+\n$", err)
+  end)
+
+  it("does not go on with another model", function()
+    local run, other = home .. "/other-model", home .. "/model2"
+    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
+    file.remove(run .. "/result.json")
+    tiny.model(other, {dropout = 0.5})
+    local status, _, err = tiny.run("glue_finetune", {"--resume", run, "--model", other})
+    assert.equal(1, status)
+    assert.matches("^glue_finetune: %-%-resume: the model of .* digest is %x+, expected %x+", err)
+  end)
+
+  it("goes on from the best checkpoint where the last one is gone, to the same bytes", function()
+    local whole, run = home .. "/never-stopped", home .. "/no-last"
+    for _, folder in ipairs {whole, run} do
+      local done, _, why = finetune {"--task", "sst2", "--out", folder, "--steps", "12",
+        "--evaluate-every", "5"}
+      assert.equal(0, done, why)
+    end
+    file.remove(run .. "/result.json")
+    file.remove(run .. "/checkpoint/last.safetensors")
+    local status, out = tiny.run("glue_finetune", {"--resume", run})
+    assert.equal(0, status)
+    assert.matches("goes on after step", out)
+    for _, name in ipairs {"log.jsonl", "metrics.csv", "model.safetensors"} do
+      assert.is_true(file.read(whole .. "/" .. name) == file.read(run .. "/" .. name), name)
+    end
+  end)
+
+  it("comes to its end though somebody has damaged its log", function()
+    local run = home .. "/damaged-log"
+    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "4"}))
+    file.remove(run .. "/result.json")
+    local text = file.read(run .. "/log.jsonl")
+    file.save(run .. "/log.jsonl", (text:gsub("{", "5", 1)))
+    local status, _, err = tiny.run("glue_finetune", {"--resume", run})
+    assert.equal(0, status)
+    assert.matches("^note: curve.svg was not drawn: [^\n]+\n$", err)
+    assert.is_true(file.is_file(run .. "/result.json"))
+  end)
+
+  it("leaves a folder alone in which another process is at work", function()
+    local run = home .. "/taken"
+    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
+    assert.is_false(file.is_file(run .. "/.lock.partial"))
+    file.remove(run .. "/result.json")
+    local before = file.read(run .. "/log.jsonl")
+    local lock = file.writer(run .. "/.lock")
+    local status, _, err = tiny.run("glue_finetune", {"--resume", run})
+    assert.equal(1, status)
+    assert.equal(("glue_finetune: another process is at work in %s\n"):format(run), err)
+    assert.equal(before, file.read(run .. "/log.jsonl"))
+    lock:abandon()
+    assert.equal(0, (tiny.run("glue_finetune", {"--resume", run})))
   end)
 
   it("does not go on with options that no option could have been", function()
@@ -353,6 +416,7 @@ describe("where data cannot be had", function()
     file.make_folder(place)
     file.save(place .. "/movieReviewSnippets_GroundTruth.txt", table.concat(rows, "\n") .. "\n")
     local run = home .. "/default"
+    file.make_folder(home .. "/nothing")
     local status, out, err = finetune({"--data", home .. "/nothing", "--epochs", "1", "--out", run},
       {before = before})
     assert.equal(0, status, err)

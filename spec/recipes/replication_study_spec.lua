@@ -96,8 +96,8 @@ describe("replication_study", function()
     local status, _, err = tiny.run("replication_study", {"--experiment", "sms", "--data",
       home .. "/none", "--out", home .. "/lacking"}, {before = "OCTET_DATA="})
     assert.equal(1, status)
-    assert.matches("^replication_study: sms%-adam8?%-1: lstm_classify: sms: sms_spam.csv was not "
-      .. "found in .*\n$", err)
+    assert.matches("^replication_study: sms%-adam8?%-1: lstm_classify: %-%-data: there is no "
+      .. "folder .*/none\n$", err)
     assert.equal(1, select(2, err:gsub("\n", "")))
     file.make_folder(home .. "/other")
     status, _, err = study(home .. "/other", {})

@@ -24,14 +24,28 @@ describe("a group of runs", function()
   after_each(function() file.remove_folder(folder) end)
 
   it("goes on where it was stopped", function()
-    local results, signal = group.run(run_folder.create(folder), MEMBERS, run(2), function() end)
+    local all = run_folder.create(folder)
+    local results, signal = group.run(all, MEMBERS, run(2), function() end)
     assert.is_nil(results)
     assert.equal(2, signal)
     ran[#ran + 1] = "stop"
+    all:leave()
     results = group.run(run_folder.open_or_create(folder), MEMBERS, run(), function() end)
     assert.same({"a-1", "a-2", "stop", "a-2 again", "a-3"}, ran)
     assert.equal(3, #results)
     assert.equal(0.1, results[1].metrics.accuracy)
+  end)
+
+  it("holds no model of a run that is over", function()
+    local held = setmetatable({}, {__mode = "v"})
+    group.run(run_folder.create(folder), MEMBERS, function(member, own)
+      collectgarbage()
+      assert.is_nil(next(held), "the model of the run before")
+      held[1] = {}
+      own:attach(held[1], {})
+      own:save_json("result.json", {})
+      return {task = "a", metrics = {accuracy = member.seed}}
+    end, function() end)
   end)
 
   it("has the median of each task's metrics", function()

@@ -2,6 +2,7 @@
 -- @module octet.data.dataset
 local ffi = require "ffi"
 local binding = require "octet.binding"
+local file = require "octet.file"
 local nearest = require "octet.nearest"
 local number = require "octet.number"
 local scope = require "octet.scope"
@@ -47,6 +48,19 @@ function M.new(options)
     if length > self.longest then self.longest = length end
   end
   return self
+end
+
+--- What tells this data set from others: a SHA-256 of its ids, labels and selection.
+-- @treturn string 64 hexadecimal digits
+function Dataset:digest()
+  local ids = self.encoding and text.arrays(self.encoding) or self.ids
+  local parts = {file.bytes_sha256(ids, 4 * tonumber(self.offsets[self.all_rows])),
+    file.bytes_sha256(self.offsets, 8 * (self.all_rows + 1))}
+  if self.labels then parts[3] = file.bytes_sha256(self.labels, 4 * self.all_rows) end
+  if self.selection then
+    parts[#parts + 1] = file.bytes_sha256(self.selection, 4 * self.rows)
+  end
+  return file.bytes_sha256(table.concat(parts))
 end
 
 --- n of the rows, in an order that depends on the seed alone; they share the encoding.

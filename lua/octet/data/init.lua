@@ -6,6 +6,7 @@
 --
 -- @module octet.data
 local Dataset = require "octet.data.dataset"
+local file = require "octet.file"
 local glue = require "octet.data.glue"
 local nearest = require "octet.nearest"
 local smile = require "octet.data.smile"
@@ -119,7 +120,10 @@ end
 -- @tparam table set from load
 -- @treturn table
 function M.facts(set)
+  local digests = set.train:digest() .. set.dev:digest()
+  if set.dev_mismatched then digests = digests .. set.dev_mismatched:digest() end
   return {
+    digest = file.bytes_sha256(digests),
     name = set.task.title, task = set.task.name, folder = set.folder, train = set.train.rows,
     train_available = set.of_train, dev = set.dev.rows,
     dev_mismatched = set.dev_mismatched and set.dev_mismatched.rows, instead_of_sst2 = set.instead,

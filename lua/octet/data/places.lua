@@ -19,6 +19,9 @@ end
 -- @treturn ?string the folder, nil where there is none
 -- @treturn {string,...} the places that were looked in
 function M.find(given, names, files, alone)
+  if given and not file.is_folder(given) then
+    error(("--data: there is no folder %s"):format(given), 0)
+  end
   local cache = M.cache()
   local roots, all_roots = {}, {given or false, os.getenv "OCTET_DATA" or false, cache or false,
     cache and cache .. "/data" or false}

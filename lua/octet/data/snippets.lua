@@ -28,7 +28,7 @@ M.TASK = {
 function M.is_dev(text)
   -- A number is divisible by 10 where its last digit is even and it is divisible by 5; and 16^k
   -- leaves 1 divided by 5, so that the sum of the hexadecimal digits tells the latter.
-  local digest, sum = file.text_sha256(text), 0
+  local digest, sum = file.bytes_sha256(text), 0
   for digit in digest:gmatch "%x" do sum = sum + tonumber(digit, 16) end
   return sum % 5 == 0 and tonumber(digest:sub(-1), 16) % 2 == 0
 end

@@ -9,6 +9,7 @@
 -- so that each batch goes on where the one before it ended. What does not fill a column is left
 -- over at the end: here the 9, as a label.
 -- @module octet.data.stream
+local file = require "octet.file"
 local tensor = require "octet.tensor"
 
 local M = {}
@@ -22,6 +23,10 @@ Stream.__index = Stream
 function M.new(ids, tokens)
   return setmetatable({ids = ids, tokens = tokens}, Stream)
 end
+
+--- What tells this text from others: a SHA-256 of its ids.
+-- @treturn string 64 hexadecimal digits
+function Stream:digest() return file.bytes_sha256(self.ids, 4 * self.tokens) end
 
 --- Ids in a column, each of which has a label.
 -- @tparam number columns

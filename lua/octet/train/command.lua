@@ -21,6 +21,7 @@ function M.main(program, free, run)
       options, folder = run_folder.resumed(program, options, given, free)
     end
     local _, signal, stopped = signals.caught(run, options, folder)
+    if stopped then stopped:leave() end
     if signal then
       progress.write(("stopped by %s; go on with:\n  luajit %s --resume %s\n"):format(
         signals.name(signal), arg[0], stopped.folder))

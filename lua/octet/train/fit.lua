@@ -201,7 +201,7 @@ function Fit:steps()
     if p.batch == o.steps_per_epoch then
       p.epoch, p.batch, p.due = p.epoch + 1, 0, true
     end
-    if p.step == o.total_steps then p.due, p.ended = true, true end
+    if p.step >= o.total_steps then p.due, p.ended = true, true end
     if p.due then return not signals.seen() end
     if is_due(o.evaluate_every, p.step) then
       p.due = true

@@ -31,10 +31,14 @@ function M.run(folder, members, run, say)
       say "  finished before"
     else
       local result, signal = run(member, own, resumed)
-      if not result then return nil, signal end
+      if not result then
+        own:leave()
+        return nil, signal
+      end
       results[i] = result
       -- A finished run goes nowhere any more; with ten seeds its checkpoints would be gigabytes.
       own:drop_checkpoints()
+      own:leave()
       -- The model's memory hangs on handles that are too small for the collector to hurry.
       collectgarbage()
       collectgarbage()

@@ -18,7 +18,12 @@ local function start(member, path, command)
   if file.is_file(path .. "/config.json") then
     words[#words + 1], words[#words + 2] = "--resume", path
   else
-    -- Of a run that was killed before it knew what it was to do.
+    -- Of a run that was killed before it knew what it was to do. What is not ours stays.
+    for _, name in ipairs(file.is_folder(path) and file.list(path) or {}) do
+      if not name:find "%.partial$" then
+        error(("%s is in the way: it is no run, and holds %s"):format(path, name), 0)
+      end
+    end
     if file.is_folder(path) then file.remove_folder(path) end
     for _, word in ipairs(member.arguments) do words[#words + 1] = word end
     words[#words + 1], words[#words + 2] = "--out", path

@@ -3,6 +3,7 @@
 local file = require "octet.file"
 local json = require "octet.json"
 local machine = require "octet.machine"
+local message = require "octet.message"
 local progress = require "octet.train.progress"
 
 local M = {}
@@ -123,10 +124,7 @@ function M.state_text(report)
   return lines
 end
 
---- The curve of a finished run: loss by step, scores by evaluation.
--- @tparam table run its folder
--- @tparam string title
-function M.save_curve(run, title)
+local function draw_curve(run, title)
   local plot = require "octet.plot"
   local log, metrics = run:history()
   local steps, losses = log.step or {}, log.loss or {}
@@ -149,6 +147,17 @@ function M.save_curve(run, title)
     panels[2] = {x = "step", y = "evaluation", series = scores}
   end
   file.save(run:path "curve.svg", plot.svg {title = title, panels = panels})
+end
+
+--- The curve of a finished run: loss by step, scores by evaluation. A log that somebody has damaged
+-- keeps no run from its end.
+-- @tparam table run its folder
+-- @tparam string title
+function M.save_curve(run, title)
+  local ok, why = pcall(draw_curve, run, title)
+  if not ok then
+    io.stderr:write("note: curve.svg was not drawn: ", message.without_place(why), "\n")
+  end
 end
 
 return M

@@ -9,6 +9,7 @@ local cli = require "octet.cli"
 local file = require "octet.file"
 local json = require "octet.json"
 local machine = require "octet.machine"
+local message = require "octet.message"
 local tensorboard = require "octet.train.tensorboard"
 
 local M = {}
@@ -21,6 +22,21 @@ local FLUSH_SECONDS = 1
 
 local function new(path) return setmetatable({folder = path, flushed = 0}, Run) end
 
+--- A folder that this process alone may write into, until it leaves it or ends.
+local function taken(path)
+  local run = new(path)
+  local ok, why = pcall(file.writer, path .. "/.lock")
+  if not ok then
+    why = message.without_place(why)
+    if why:find("another process", 1, true) then
+      why = ("another process is at work in %s"):format(path)
+    end
+    error(why, 0)
+  end
+  run.lock = why
+  return run
+end
+
 --- Make the folder of a new run.
 -- @tparam ?string out where the user wants it; an error where it exists
 -- @tparam string name below runs/ otherwise; with -2, -3, ... behind it where it exists
@@ -31,17 +47,17 @@ function M.create(out, name)
       error(("--out: %s exists already; name a new folder, or go on with --resume %s"):format(out,
         out), 0)
     end
-    return new(out)
+    return taken(out)
   end
   local path, number = "runs/" .. name, 1
   while not file.claim_folder(path) do
     number = number + 1
     path = ("runs/%s-%d"):format(name, number)
   end
-  return new(path)
+  return taken(path)
 end
 
---- The folder of a run that is there.
+--- The folder of a run that is there, to be read.
 -- @tparam string path
 -- @treturn table
 function M.open(path)
@@ -79,9 +95,13 @@ function M.resumed(program, options, given, free)
       error(("--%s cannot be given with --resume: the run keeps its own (%s)"):format(
         name:gsub("_", "-"), tostring(own[name])), 0)
     end
+    if name == "threads" and own.threads ~= options.threads then
+      io.stderr:write("note: another number of threads may round some products otherwise than the ",
+        "run would have without a stop\n")
+    end
     own[name] = options[name]
   end
-  return own, run
+  return own, taken(run.folder)
 end
 
 --- The folder of a run, made where there is none.
@@ -90,7 +110,7 @@ end
 -- @treturn boolean was it there?
 function M.open_or_create(path)
   local made = file.claim_folder(path)
-  return new(path), not made
+  return taken(path), not made
 end
 
 --- Is there nothing left to do for the run in a folder: has it finished, or diverged?
@@ -124,10 +144,11 @@ function Run:check_same(what, facts, fields)
   if not self:has_checkpoint() then return end
   local before = self:read_json("config.json").octet[what]
   for _, field in ipairs(fields) do
-    if type(before) ~= "table" or before[field] ~= facts[field] then
+    local was = type(before) == "table" and before[field]
+    -- Runs of earlier versions have no digest.
+    if was ~= facts[field] and not (field == "digest" and was == nil) then
       error(("--resume: the %s of %s are not those it began with: %s is %s, expected %s"):format(
-        what, self.folder, field, tostring(facts[field]),
-        tostring(type(before) == "table" and before[field])), 0)
+        what, self.folder, field, tostring(facts[field]), tostring(was)), 0)
     end
   end
 end
@@ -138,7 +159,16 @@ function Run:checkpoint_path(name)
   return ("%s/checkpoint/%s.safetensors"):format(self.folder, name or "last")
 end
 
-function Run:has_checkpoint() return file.is_file(self:checkpoint_path()) end
+--- The checkpoint to go on from: the last one, or the best one where somebody has taken that away.
+-- @treturn ?string its path
+function Run:checkpoint_to_resume()
+  for _, name in ipairs {"last", "best"} do
+    local path = self:checkpoint_path(name)
+    if file.is_file(path) then return path end
+  end
+end
+
+function Run:has_checkpoint() return self:checkpoint_to_resume() ~= nil end
 
 local function count_events(names)
   local highest = 0
@@ -238,8 +268,9 @@ end
 -- @treturn table seconds and evaluation_seconds spent on the way there
 function Run:restore()
   if file.is_file(self:path "diverged.json") then file.remove(self:path "diverged.json") end
-  if not self:has_checkpoint() then return nil end
-  local position = checkpoint.load(self:checkpoint_path(), self.model, self.optimizer, self.parts)
+  local path = self:checkpoint_to_resume()
+  if not path then return nil end
+  local position = checkpoint.load(path, self.model, self.optimizer, self.parts)
   local ok, clock = pcall(self.read_json, self, "checkpoint/clock.json")
   local function number(name) return ok and tonumber(clock[name]) or 0 end
   return position, {seconds = number "seconds", evaluation_seconds = number "evaluation_seconds"}
@@ -250,6 +281,12 @@ function Run:close_logs()
   if not self.log_file then return end
   self:each_log(function(log) log:close() end)
   self.log_file, self.metrics_file, self.events_file = nil, nil, nil
+end
+
+--- Let go of the model, the optimizer and the folder: the run is over.
+function Run:leave()
+  self.model, self.optimizer, self.parts = nil, nil, nil
+  if self.lock then self.lock:abandon() end
 end
 
 --- Remove the checkpoints, which a finished run needs no longer.

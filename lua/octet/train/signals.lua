@@ -8,7 +8,7 @@ local C, check = binding.C, binding.check
 local M = {}
 
 local number_out = ffi.new "int[1]"
-local NAMES = {[2] = "Ctrl-C", [15] = "SIGTERM"}
+local NAMES = {[1] = "SIGHUP", [2] = "Ctrl-C", [15] = "SIGTERM"}
 
 --- The signal that came while signals were caught.
 -- @treturn ?number its number, or nil
