@@ -245,14 +245,14 @@ local function finetune_many(options, folder)
         seed = seed}
     end
   end
-  local results, signal = train.group.run(folder, members, function(member, run)
+  local results, ended = train.group.run(folder, members, function(member, run)
     return finetune(cli.settled({task = member.task, seed = member.seed, seeds = 1}, options), run)
   end, say)
-  if not results then return nil, signal, folder end
+  if not results then return nil, ended, folder end
   local medians = train.group.medians(results)
   folder:save_json("result.json", {recipe = "glue_finetune", task = options.task,
     optimizer = options.optim, seed = options.seed, seeds = options.seeds, median = medians,
-    runs = results})
+    runs = results, diverged = #ended > 0 and ended or nil})
   print_table(medians, options.optim, options.seeds)
   return results
 end

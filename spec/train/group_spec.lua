@@ -36,6 +36,30 @@ describe("a group of runs", function()
     assert.equal(0.1, results[1].metrics.accuracy)
   end)
 
+  it("brings the others to their end where one diverges, and does not repeat that one", function()
+    local function diverging(member, own, resumed)
+      if member.seed < 3 and member.seed ~= 1 then
+        ran[#ran + 1] = member.name
+        own:save_json("diverged.json", {step = 1})
+        error("the loss is nan: training has diverged", 0)
+      end
+      return run(nil)(member, own, resumed)
+    end
+    local all = run_folder.create(folder)
+    local results, diverged = group.run(all, MEMBERS, diverging, function() end)
+    assert.equal(2, #results)
+    assert.same({"a-2"}, diverged)
+    results = group.run(all, MEMBERS, diverging, function() end)
+    assert.equal(2, #results)
+    assert.same({"a-1", "a-2", "a-3"}, ran)
+    assert.error_matches(function()
+      group.run(all, {MEMBERS[2]}, diverging, function() end)
+    end, "every run diverged: a%-2")
+    assert.error_matches(function()
+      group.run(all, {{name = "b-1"}}, function() error("no space left", 0) end, function() end)
+    end, "no space left")
+  end)
+
   it("holds no model of a run that is over", function()
     local held = setmetatable({}, {__mode = "v"})
     group.run(run_folder.create(folder), MEMBERS, function(member, own)

@@ -5,6 +5,7 @@
 -- that was cut off is resumed, the others follow.
 -- @module octet.train.group
 local cli = require "octet.cli"
+local message = require "octet.message"
 local metrics = require "octet.train.metrics"
 local run_folder = require "octet.train.run_folder"
 local signals = require "octet.train.signals"
@@ -12,42 +13,55 @@ local metrics_text = require "octet.train.result".metrics_text
 
 local M = {}
 
---- Run all members, in their order.
+--- Train one member, unless it is over.
+-- @treturn ?table its result; nil where it diverged, or a signal came
+-- @treturn ?number the signal
+local function run_member(member, own, resumed, run, say)
+  if own:finished() then
+    say "  finished before"
+    return own:read_json "result.json"
+  elseif resumed and own:diverged() then
+    say "  diverged before"
+    return nil
+  end
+  local ok, result, signal = pcall(run, member, own, resumed)
+  if not ok then
+    if not own:diverged() then error(result, 0) end
+    say("  " .. message.without_place(result))
+    return nil
+  end
+  -- A finished run goes nowhere any more; with ten seeds its checkpoints would be gigabytes.
+  if result then own:drop_checkpoints() end
+  return result, signal
+end
+
+--- Run all members, in their order. One that diverges does not keep the others from their end.
 -- @tparam table folder the group's run folder
 -- @tparam {table,...} members each with `name`, its folder's
 -- @tparam function run run(member, folder, resumed): trains in `folder` and returns its result; or
 -- nil and the signal that ended it. Called for what is not finished.
 -- @tparam function say prints a line
 -- @treturn ?{table,...} the results, in the order of the members; nil where a signal came
--- @treturn ?number the signal
+-- @treturn number|{string,...} the signal; or the names of those that diverged
 function M.run(folder, members, run, say)
-  local results = {}
+  local results, diverged = {}, {}
   for i, member in ipairs(members) do
     say(("[%d/%d] %s"):format(i, #members, member.name))
-    local path = folder:path(member.name)
-    local own, resumed = run_folder.open_or_create(path)
-    if own:finished() then
-      results[i] = own:read_json "result.json"
-      say "  finished before"
-    else
-      local result, signal = run(member, own, resumed)
-      if not result then
-        own:leave()
-        return nil, signal
-      end
-      results[i] = result
-      -- A finished run goes nowhere any more; with ten seeds its checkpoints would be gigabytes.
-      own:drop_checkpoints()
-      own:leave()
-      -- The model's memory hangs on handles that are too small for the collector to hurry.
-      collectgarbage()
-      collectgarbage()
-      -- One that came while the run was being saved: the run is whole, the group stops here.
-      signal = i < #members and signals.seen()
-      if signal then return nil, signal end
-    end
+    local own, resumed = run_folder.open_or_create(folder:path(member.name))
+    local result, signal = run_member(member, own, resumed, run, say)
+    own:leave()
+    if signal then return nil, signal end
+    if result then results[#results + 1] = result else diverged[#diverged + 1] = member.name end
+    -- The model's memory hangs on handles that are too small for the collector to hurry.
+    collectgarbage()
+    collectgarbage()
+    -- One that came while the run was being saved: the run is whole, the group stops here.
+    signal = i < #members and signals.seen()
+    if signal then return nil, signal end
   end
-  return results
+  if #results == 0 then error("every run diverged: " .. table.concat(diverged, ", "), 0) end
+  if #diverged > 0 then say("diverged: " .. table.concat(diverged, ", ")) end
+  return results, diverged
 end
 
 --- The medians of the results of each task.
@@ -90,13 +104,14 @@ function M.seeds(program, task, options, folder, run, say)
   for seed = options.seed, options.seed + options.seeds - 1 do
     members[#members + 1] = {name = ("%s-%s-%d"):format(task, options.optim, seed), seed = seed}
   end
-  local results, signal = M.run(folder, members, function(member, own_folder)
+  local results, ended = M.run(folder, members, function(member, own_folder)
     return run(cli.settled({seed = member.seed, seeds = 1}, options), own_folder)
   end, say)
-  if not results then return nil, signal, folder end
+  if not results then return nil, ended, folder end
   local medians = M.medians(results)
   folder:save_json("result.json", {recipe = program.name, task = task, optimizer = options.optim,
-    seed = options.seed, seeds = options.seeds, median = medians, runs = results})
+    seed = options.seed, seeds = options.seeds, median = medians, runs = results,
+    diverged = #ended > 0 and ended or nil})
   for _, found in pairs(medians) do
     say(("median of %d seeds: %s"):format(found.runs, metrics_text(found.metrics)))
   end
