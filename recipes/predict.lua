@@ -109,8 +109,18 @@ cli.main("predict", function()
   local is_lstm = octet.train.model_folder.recipe(options.model) == "lstm_classify"
   local reader = (is_lstm and lstm_of or encoder_of)(options)
   local done = 0
+  --- Those before one that cannot be read are answered first, and it is named by its line.
   local function answer(texts)
-    local said = predict(reader, options, texts, done + 1)
+    local ok, said = pcall(predict, reader, options, texts, done + 1)
+    if not ok then
+      local kind, place, why = tostring(said):match "^(%a+) (%d+)(.*)$"
+      local is_row = kind == "text" or kind == "pair" or kind == "line"
+      if options.text or not is_row then error(said, 0) end
+      local before = {}
+      for i = 1, place - 1 - (kind == "line" and done or 0) do before[i] = texts[i] end
+      if #before > 0 then answer(before) end
+      error(("line %d%s"):format(done + 1, why), 0)
+    end
     lines.write(table.concat(said, "\n") .. "\n")
     lines.flush()
     done = done + #texts

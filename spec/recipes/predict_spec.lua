@@ -36,6 +36,22 @@ describe("predict", function()
     assert.equal("the film is bad", text)
   end)
 
+  it("answers what comes before a line that it cannot read, and names that line", function()
+    local input = {}
+    for i = 1, 30000 do input[i] = "the film is good" end
+    input[29990] = "bad \255"
+    local err, out = failure({"--model", runs.sst2, "--batch", "1000"},
+      {input = table.concat(input, "\n")})
+    assert.equal("predict: line 29990: byte 4 (0xff) is not UTF-8\n", err)
+    assert.equal(29989, select(2, out:gsub("\n", "")))
+    err, out = failure({"--model", runs.mrpc}, {input = "a\tb\nc\td\ne\n"})
+    assert.matches("^predict: line 3: expected two texts", err)
+    assert.equal(2, select(2, out:gsub("\n", "")))
+    err, out = failure({"--model", runs.mrpc}, {input = "a\tb\nc\t\255\n"})
+    assert.matches("^predict: line 2, second text: byte %d", err)
+    assert.equal(1, select(2, out:gsub("\n", "")))
+  end)
+
   it("writes one line for each that it reads, whatever the batch and the line's end", function()
     local texts, input = {}, {}
     for i = 1, 200 do
