@@ -15,7 +15,8 @@ _Static_assert((int)OCT_OP_MAX == (int)OCT_MAX, "reductions");
 
 /* ORDER UNARY */
 static const char *const unary_names[OCT_UNARIES] = {
-    "neg", "exp", "log", "sqrt", "abs", "square", "reciprocal", "tanh", "sigmoid", "relu", "gelu", "silu",
+    "neg",        "exp",  "log",     "sqrt", "abs",  "square",
+    "reciprocal", "tanh", "sigmoid", "relu", "gelu", "silu",
 };
 
 static int unary_step(oct_node *node)
@@ -181,12 +182,8 @@ static int extreme_input_step(oct_tensor *x, oct_tensor *other, oct_tensor *y, i
     float *share = oct_block_new(bytes, OCT_WORKSPACE);
     if (!share) return -1;
     float *equal = share + y->size;
-    if (op == OCT_MAXIMUM)
-        kernels->binary(share, oct_f32(other), oct_f32(x), y->ndim, y->shape, of_other, of_x,
-                        OCT_LESS);
-    else
-        kernels->binary(share, oct_f32(x), oct_f32(other), y->ndim, y->shape, of_x, of_other,
-                        OCT_LESS);
+    kernels->binary(share, oct_f32(x), oct_f32(other), y->ndim, y->shape, of_x, of_other,
+                    op == OCT_MAXIMUM ? OCT_GREATER : OCT_LESS);
     kernels->binary(equal, oct_f32(x), oct_f32(other), y->ndim, y->shape, of_x, of_other,
                     OCT_EQUAL);
     kernels->add_scaled(share, equal, y->size, 0.5f, 1);
@@ -238,17 +235,27 @@ static int binary_step(oct_node *node)
     }
 }
 
-static int binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op, const char *name)
+/* A result of the shape that a and b broadcast to, and how each is walked along it; NULL where they
+ * do not, or memory ends. */
+static oct_tensor *broadcast_result(int64_t *a_strides, int64_t *b_strides, const char *op,
+                                    const oct_tensor *a, const oct_tensor *b)
 {
-    int64_t shape[OCT_MAX_DIMS] = {0}, a_strides[OCT_MAX_DIMS], b_strides[OCT_MAX_DIMS];
-    int ndim, has_condition = op == OCT_WHERE || op == OCT_ELSEWHERE;
-    OCT_TRY(broadcast_shape(shape, &ndim, name, a, b));
-    oct_tensor *y = oct_tensor_make(OCT_F32, ndim, shape, OCT_ACTIVATIONS);
-    if (!y) return -1;
+    int64_t shape[OCT_MAX_DIMS] = {0};
+    int ndim;
+    if (broadcast_shape(shape, &ndim, op, a, b) != 0) return NULL;
     broadcast_strides(a_strides, a, ndim);
     broadcast_strides(b_strides, b, ndim);
-    oct_kernels_now()->binary(oct_f32(y), oct_f32(a), oct_f32(b), ndim, shape, a_strides, b_strides,
-                              op);
+    return oct_tensor_make(OCT_F32, ndim, shape, OCT_ACTIVATIONS);
+}
+
+static int binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op, const char *name)
+{
+    int64_t a_strides[OCT_MAX_DIMS], b_strides[OCT_MAX_DIMS];
+    int has_condition = op == OCT_WHERE || op == OCT_ELSEWHERE;
+    oct_tensor *y = broadcast_result(a_strides, b_strides, name, a, b);
+    if (!y) return -1;
+    oct_kernels_now()->binary(oct_f32(y), oct_f32(a), oct_f32(b), y->ndim, y->shape, a_strides,
+                              b_strides, op);
     oct_tensor *inputs[] = {a, b};
     if (op < OCT_LESS && oct_records(inputs, has_condition ? 1 : 2)) {
         oct_node *node = oct_tape_add(binary_step, y, inputs, 2);
@@ -275,19 +282,15 @@ static int holds(int32_t a, int32_t b, int op)
  * since they are few. */
 static int compare_integers(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
 {
-    int64_t shape[OCT_MAX_DIMS] = {0}, a_strides[OCT_MAX_DIMS], b_strides[OCT_MAX_DIMS];
-    int ndim;
-    OCT_TRY(broadcast_shape(shape, &ndim, binary_names[op], a, b));
-    oct_tensor *y = oct_tensor_make(OCT_F32, ndim, shape, OCT_ACTIVATIONS);
+    int64_t a_strides[OCT_MAX_DIMS], b_strides[OCT_MAX_DIMS];
+    oct_tensor *y = broadcast_result(a_strides, b_strides, binary_names[op], a, b);
     if (!y) return -1;
-    broadcast_strides(a_strides, a, ndim);
-    broadcast_strides(b_strides, b, ndim);
     for (int64_t i = 0; i < y->size; i++) {
         int64_t place = i, at_a = 0, at_b = 0;
-        for (int d = ndim - 1; d >= 0; d--) {
-            at_a += place % shape[d] * a_strides[d];
-            at_b += place % shape[d] * b_strides[d];
-            place /= shape[d];
+        for (int d = y->ndim - 1; d >= 0; d--) {
+            at_a += place % y->shape[d] * a_strides[d];
+            at_b += place % y->shape[d] * b_strides[d];
+            place /= y->shape[d];
         }
         oct_f32(y)[i] = (float)holds(oct_i32(a)[at_a], oct_i32(b)[at_b], op);
     }
@@ -299,13 +302,11 @@ int oct_binary(oct_tensor **out, oct_tensor *a, oct_tensor *b, int op)
 {
     if (op < 0 || op >= OCT_BINARIES)
         return oct_fail("binary: op %d, expected 0 to %d", op, OCT_BINARIES - 1);
-    OCT_TRY(oct_check(a, binary_names[op], "the first tensor", -1));
-    OCT_TRY(oct_check(b, binary_names[op], "the second tensor", -1));
-    if (op >= OCT_LESS && a->dtype == OCT_I32 && b->dtype == OCT_I32)
-        return compare_integers(out, a, b, op);
-    OCT_TRY(oct_check(a, binary_names[op], "the first tensor", OCT_F32));
-    OCT_TRY(oct_check(b, binary_names[op], "the second tensor", OCT_F32));
-    return binary(out, a, b, op, binary_names[op]);
+    int integers = op >= OCT_LESS && a && b && a->dtype == OCT_I32 && b->dtype == OCT_I32;
+    int dtype = integers ? OCT_I32 : OCT_F32;
+    OCT_TRY(oct_check(a, binary_names[op], "the first tensor", dtype));
+    OCT_TRY(oct_check(b, binary_names[op], "the second tensor", dtype));
+    return integers ? compare_integers(out, a, b, op) : binary(out, a, b, op, binary_names[op]);
 }
 
 int oct_where(oct_tensor **out, oct_tensor *condition, oct_tensor *a, oct_tensor *b)

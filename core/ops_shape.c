@@ -321,10 +321,11 @@ int oct_cast(oct_tensor **out, oct_tensor *x, int dtype)
 int oct_fill(oct_tensor *x, double value)
 {
     OCT_TRY(oct_check(x, "fill", "x", -1));
+    int whole = value == floor(value);
     if (x->dtype == OCT_F32) oct_kernels_now()->fill(oct_f32(x), x->size, (float)value);
-    else if (x->dtype == OCT_I32 && value >= INT32_MIN && value <= INT32_MAX && value == floor(value))
+    else if (x->dtype == OCT_I32 && whole && value >= INT32_MIN && value <= INT32_MAX)
         for (int64_t i = 0; i < x->size; i++) oct_i32(x)[i] = (int32_t)value;
-    else if (x->dtype == OCT_U8 && value >= 0 && value <= 255 && value == floor(value))
+    else if (x->dtype == OCT_U8 && whole && value >= 0 && value <= 255)
         memset(oct_u8(x), (int)value, (size_t)x->size);
     else if (value == 0) memset(oct_data(x), 0, (size_t)x->size * oct_dtype_bytes(x->dtype));
     else return oct_fail("fill: %g is not a value of type %s", value, oct_dtype_name(x->dtype));

@@ -1,4 +1,5 @@
-/* signal.c - Ctrl-C, SIGTERM and SIGHUP (a terminal that closed) as a flag that training and evaluation loops look at.
+/* signal.c - Ctrl-C, SIGTERM and SIGHUP (a terminal that closed) as a flag that training and
+ * evaluation loops look at.
  *
  * Lua's hooks do not run in compiled traces, and a checkpoint cannot be written from a handler;
  * so the handler keeps the number, and the loop asks for it between two steps. The second Ctrl-C

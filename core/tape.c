@@ -76,6 +76,7 @@ static int64_t results_of(const oct_node *node)
     return results;
 }
 
+/* How often a tensor's memory has been written to; and that of all that a node took and gave. */
 static uint64_t writes_to(const oct_tensor *x) { return x && x->storage ? x->storage->writes : 0; }
 static uint64_t writes_of(const oct_node *node)
 {

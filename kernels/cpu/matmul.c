@@ -34,9 +34,9 @@ int KERNEL(matmul)(float *y, const void *a, const void *b, int64_t batch, int64_
 {
     if (batch == 1)
         return oct_product(y, a, b, NULL, m, n, k, transpose_a, transpose_b, accumulate, bf16);
-    /* Few large ones go one by one, with all threads; others are shared out, each to one thread. The
-     * cuts depend on the sizes alone, and within them oneDNN must not depend on the threads either:
-     * in a parallel region it has one. */
+    /* Few large ones go one by one, with all threads; others are shared out, each to one thread.
+     * The cuts depend on the sizes alone, and within them oneDNN must not depend on the threads
+     * either: in a parallel region it has one. */
     enum { FEW = 16, LARGE = 1 << 21, PIECE_WORK = 1 << 18 };
     const int64_t work = m * n * k, bytes = bf16 ? sizeof(uint16_t) : sizeof(float);
     const char *as = a, *bs = b;
@@ -47,7 +47,7 @@ int KERNEL(matmul)(float *y, const void *a, const void *b, int64_t batch, int64_
         return 0;
     }
     const int64_t piece = work < PIECE_WORK ? PIECE_WORK / work : 1;
-    char why[256] = ""; /* of a thread's failure, whose text is the thread's */
+    char why[1024] = ""; /* a thread's error text is its own */
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t i = 0; i < batch; i += piece) {
         omp_set_num_threads(1); /* of regions within this one */

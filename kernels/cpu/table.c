@@ -12,7 +12,7 @@
     X(unary)                                                                                       \
     X(unary_backward)                                                                              \
     X(binary) X(affine) X(add_scaled) X(fill) X(lerp) X(dropout) X(uniform) X(normal) X(reduce)    \
-        X(sum_squares) X(all_finite) X(spread) X(transpose) X(round_bf16) X(matmul) X(linear)                   \
+        X(sum_squares) X(all_finite) X(spread) X(transpose) X(round_bf16) X(matmul) X(linear)      \
             X(linear_backward) X(layer_norm) X(layer_norm_backward) X(softmax) X(softmax_backward) \
                 X(cross_entropy) X(cross_entropy_backward) X(embedding) X(embedding_backward)      \
                     X(segment_mean) X(segment_mean_backward) X(attention) X(attention_backward)    \

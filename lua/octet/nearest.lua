@@ -77,4 +77,15 @@ function M.check_options(who, given, names)
   end
 end
 
+--- Refuse an option that is neither true nor false; nil is fine.
+-- @tparam string who whose it is
+-- @tparam string name of the option
+-- @param value
+function M.check_switch(who, name, value)
+  if value ~= nil and type(value) ~= "boolean" then
+    message.fail(("%s: %s is %s, expected true or false"):format(who, name,
+      tostring(value):match "^[^\n]*"))
+  end
+end
+
 return M

@@ -215,15 +215,10 @@ local function has_flag(t, flag)
   return bit.band(flag_out[0], flag) ~= 0
 end
 
-local function device_of(t)
-  check(C.oct_tensor_device(name_out, t))
-  return ffi.string(name_out[0])
-end
-
 --- @treturn string the device that it lies on: "cpu", "cuda"
 function methods:device()
-  local name = device_of(self)
-  return name
+  check(C.oct_tensor_device(name_out, self))
+  return ffi.string(name_out[0])
 end
 
 function methods:requires_grad() return has_flag(self, REQUIRES_GRAD) end
@@ -243,7 +238,7 @@ end
 -- @treturn tensor
 function methods:readable()
   local dtype = self:dtype()
-  if device_of(self) ~= "cpu" then return self:to "cpu":readable() end
+  if self:device() ~= "cpu" then return self:to "cpu":readable() end
   if not HALVES[dtype] then return self end
   check(C.oct_set_grad_enabled(flag_out, 0))
   local before = flag_out[0]
@@ -259,7 +254,7 @@ function methods:reader() return tensor_values.reader(self) end
 --- The value of a tensor of one element.
 -- @treturn number
 function methods:item()
-  device_of(self)                      -- is it there?
+  self:device()                        -- is it there?
   info(self)
   if size_out[0] ~= 1 then
     fail(("item: %d elements, expected 1"):format(tonumber(size_out[0])))
@@ -270,7 +265,7 @@ end
 --- All elements in one flat table, row by row.
 -- @treturn {number,...}
 function methods:totable()
-  device_of(self)                      -- is it there?
+  self:device()                        -- is it there?
   local at, values = self:reader(), {}
   for i = 1, self:size() do values[i] = at(i - 1) end
   return values

@@ -218,11 +218,7 @@ local MATMUL_OPTIONS = {"transpose_a", "transpose_b"}
 function methods:matmul(other, options)
   nearest.check_options("matmul", options, MATMUL_OPTIONS)
   options = options or {}
-  for name, value in pairs(options) do
-    if type(value) ~= "boolean" then
-      fail(("matmul: %s is %s, expected true or false"):format(name, message.shown(value)))
-    end
-  end
+  for name, value in pairs(options) do nearest.check_switch("matmul", name, value) end
   call(C.oct_matmul, out, self, other, options.transpose_a and 1 or 0,
     options.transpose_b and 1 or 0)
   return take()

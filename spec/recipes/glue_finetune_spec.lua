@@ -34,6 +34,14 @@ local function bytes_of(run)
   return all
 end
 
+--- A run that has all but its result.
+local function without_result(name, steps)
+  local run = home .. "/" .. name
+  assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", steps or "2"}))
+  file.remove(run .. "/result.json")
+  return run
+end
+
 describe("glue_finetune", function()
   it("learns, and leaves all that a run leaves", function()
     local run = home .. "/sst2"
@@ -247,9 +255,7 @@ describe("a fine-tuning that is stopped", function()
   end)
 
   it("does not go on with other data", function()
-    local run, other = home .. "/same", home .. "/other"
-    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
-    file.remove(run .. "/result.json")
+    local run, other = without_result("same"), home .. "/other"
     tiny.data(other, "SST-2", 63)
     local status, _, err = tiny.run("glue_finetune", {"--resume", run, "--data", other})
     assert.equal(1, status)
@@ -266,9 +272,7 @@ describe("a fine-tuning that is stopped", function()
   end)
 
   it("does not go on with another model", function()
-    local run, other = home .. "/other-model", home .. "/model2"
-    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
-    file.remove(run .. "/result.json")
+    local run, other = without_result("other-model"), home .. "/model2"
     tiny.model(other, {dropout = 0.5})
     local status, _, err = tiny.run("glue_finetune", {"--resume", run, "--model", other})
     assert.equal(1, status)
@@ -293,9 +297,7 @@ describe("a fine-tuning that is stopped", function()
   end)
 
   it("comes to its end though somebody has damaged its log", function()
-    local run = home .. "/damaged-log"
-    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "4"}))
-    file.remove(run .. "/result.json")
+    local run = without_result("damaged-log", "4")
     local text = file.read(run .. "/log.jsonl")
     file.save(run .. "/log.jsonl", (text:gsub("{", "5", 1)))
     local status, _, err = tiny.run("glue_finetune", {"--resume", run})
@@ -305,10 +307,8 @@ describe("a fine-tuning that is stopped", function()
   end)
 
   it("leaves a folder alone in which another process is at work", function()
-    local run = home .. "/taken"
-    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
+    local run = without_result("taken")
     assert.is_false(file.is_file(run .. "/.lock.partial"))
-    file.remove(run .. "/result.json")
     local before = file.read(run .. "/log.jsonl")
     local lock = file.writer(run .. "/.lock")
     local status, _, err = tiny.run("glue_finetune", {"--resume", run})
@@ -320,9 +320,7 @@ describe("a fine-tuning that is stopped", function()
   end)
 
   it("does not go on with options that no option could have been", function()
-    local run = home .. "/tampered"
-    assert.equal(0, (finetune {"--task", "sst2", "--out", run, "--steps", "2"}))
-    file.remove(run .. "/result.json")
+    local run = without_result("tampered")
     local config = file.read_json(run .. "/config.json")
     for name, value in pairs {lr = -1, task = "sst3", batch = 1.5, nonsense = 1, optim = {}} do
       local options = {}

@@ -8,6 +8,7 @@ local nearest = require "octet.nearest"
 local number = require "octet.number"
 local tensor = require "octet.tensor"
 
+local fail = message.fail
 local C, check_size = binding.C, module.check_size
 local M = {}
 
@@ -24,11 +25,11 @@ end
 M.Linear = module.class "Linear"
 
 function M.Linear:init(inputs, outputs, options)
-  check_size("Linear", "inputs", inputs, 3)
-  check_size("Linear", "outputs", outputs, 3)
+  check_size("Linear", "inputs", inputs)
+  check_size("Linear", "outputs", outputs)
   nearest.check_options("Linear", options, {"bias", "activation"})
   options = options or {}
-  module.check_switch("Linear", "bias", options.bias, 3)
+  nearest.check_switch("Linear", "bias", options.bias)
   local bound = 1 / math.sqrt(inputs)
   self.weight = uniform_parameter({outputs, inputs}, bound)
   if options.bias ~= false then self.bias = uniform_parameter({outputs}, bound) end
@@ -45,8 +46,8 @@ end
 M.Embedding = module.class "Embedding"
 
 function M.Embedding:init(rows, width)
-  check_size("Embedding", "rows", rows, 3)
-  check_size("Embedding", "width", width, 3)
+  check_size("Embedding", "rows", rows)
+  check_size("Embedding", "width", width)
   self.weight = tensor.new({rows, width}):normal_(0, 1):parameter_()
   self.is_lookup = true
 end
@@ -62,7 +63,7 @@ end
 M.LayerNorm = module.class "LayerNorm"
 
 function M.LayerNorm:init(width, epsilon)
-  check_size("LayerNorm", "width", width, 3)
+  check_size("LayerNorm", "width", width)
   self.weight = tensor.ones({width}):parameter_()
   self.bias = tensor.zeros({width}):parameter_()
   self.epsilon = epsilon or 1e-5
@@ -90,18 +91,15 @@ local function stable_parts(options)
   local parts = {}
   for _, name in ipairs(STABLE_PARTS) do parts[name] = true end
   for name, value in pairs(options or {}) do
-    if type(value) ~= "boolean" then
-      message.fail(("nn.StableEmbedding: %s is %s, expected true or false"):format(name,
-        tostring(value)))
-    end
+    nearest.check_switch("nn.StableEmbedding", name, value)
     parts[name] = value
   end
   return parts
 end
 
 function M.StableEmbedding:init(rows, width, options)
-  check_size("StableEmbedding", "rows", rows, 3)
-  check_size("StableEmbedding", "width", width, 3)
+  check_size("StableEmbedding", "rows", rows)
+  check_size("StableEmbedding", "width", width)
   local parts = stable_parts(options)
   self.weight = parts.xavier and uniform_parameter({rows, width}, math.sqrt(6 / (rows + width)))
     or tensor.new({rows, width}):normal_(0, 1):parameter_()
@@ -123,7 +121,7 @@ M.Dropout = module.class "Dropout"
 
 function M.Dropout:init(p)
   if not number.is_share(p) then
-    error(("Dropout: p is %s, expected 0 to below 1"):format(tostring(p)), 3)
+    fail(("Dropout: p is %s, expected 0 to below 1"):format(tostring(p)))
   end
   self.p = p
 end
@@ -142,8 +140,8 @@ function M.Sequential:init(...)
   for i = 1, select("#", ...) do
     local m = select(i, ...)
     if not module.is_module(m) and type(m) ~= "function" then
-      error(("%s: number %d is %s, expected a module or a function"):format(self.class_name, i,
-        tostring(m)), 3)
+      fail(("%s: number %d is %s, expected a module or a function"):format(self.class_name, i,
+        tostring(m)))
     end
     self[i] = m
   end

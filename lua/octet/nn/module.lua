@@ -15,6 +15,7 @@ local message = require "octet.message"
 local number = require "octet.number"
 local tensor = require "octet.tensor"
 
+local fail = message.fail
 local Module = {}
 
 local function is_module(value)
@@ -53,7 +54,7 @@ local function class(name)
 end
 
 function Module:forward()
-  error(self.class_name .. ": no forward function", 2)
+  fail(self.class_name .. ": no forward function")
 end
 
 --- Call f with every parameter in the tree, in the order of registration.
@@ -161,7 +162,7 @@ function Module:to(device)
     local ok, why = pcall(p.tensor.to_, p.tensor, device)
     if not ok then
       for k = 1, i - 1 do list[k].tensor:to_(before[k]) end
-      error(message.without_place(why), 2)
+      error(why, 0)
     end
   end
   return self
@@ -194,17 +195,17 @@ end
 -- @tparam table state name -> tensor
 function Module:load(state)
   if type(state) ~= "table" then
-    error(("load: a %s; expected a table of tensors by name, as octet.safetensors.load gives it")
-      :format(type(state)), 2)
+    fail(("load: a %s; expected a table of tensors by name, as octet.safetensors.load gives it")
+      :format(type(state)))
   end
   local own = self:state()
   for name, source in pairs(state) do
     if not tensor.is_tensor(source) then
-      error(("load: '%s' is a %s; expected a table of tensors by name, as octet.safetensors.load "
-        .. "gives it"):format(tostring(name), type(source)), 2)
+      fail(("load: '%s' is a %s; expected a table of tensors by name, as octet.safetensors.load "
+        .. "gives it"):format(tostring(name), type(source)))
     elseif not own[name] then
-      error(("load: tensor '%s' %s is left over: the model has no parameter of that name")
-        :format(name, shape_text(source)), 2)
+      fail(("load: tensor '%s' %s is left over: the model has no parameter of that name")
+        :format(name, shape_text(source)))
     end
   end
   local wrong
@@ -212,7 +213,7 @@ function Module:load(state)
     local what = not wrong and misfit(state[name], value)
     wrong = wrong or what and ("load: tensor '%s' %s"):format(name, what)
   end)
-  if wrong then error(wrong, 2) end
+  if wrong then fail(wrong) end
   for name, source in pairs(state) do
     local dtype = own[name]:dtype()
     if source:dtype() ~= dtype then source = source:to "cpu":detach():to(dtype) end
@@ -225,23 +226,11 @@ end
 -- @tparam string layer name of the layer's class
 -- @tparam string name of the size
 -- @param value
--- @tparam number level as for error(), seen from the caller
-local function check_size(layer, name, value, level)
+local function check_size(layer, name, value)
   if not number.is_whole(value, 1) then
-    error(("%s: %s is %s, expected a whole number from 1 on"):format(layer, name, tostring(value)),
-      level + 1)
+    fail(("%s: %s is %s, expected a whole number from 1 on"):format(layer, name,
+      tostring(value)))
   end
 end
 
---- Refuse an option that is neither true nor false; nil is fine.
--- @tparam string layer name of the layer's class
--- @tparam string name of the option
--- @param value
--- @tparam number level as for error(), seen from the caller
-local function check_switch(layer, name, value, level)
-  if value ~= nil and type(value) ~= "boolean" then
-    error(("%s: %s is %s, expected true or false"):format(layer, name, tostring(value)), level + 1)
-  end
-end
-
-return {class = class, is_module = is_module, check_size = check_size, check_switch = check_switch}
+return {class = class, is_module = is_module, check_size = check_size}

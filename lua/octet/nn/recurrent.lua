@@ -10,6 +10,7 @@ local number = require "octet.number"
 local tensor = require "octet.tensor"
 local tensor_text = require "octet.tensor_text"
 
+local fail = message.fail
 local C, call, own = binding.C, binding.call, tensor.own
 local M = {}
 
@@ -35,8 +36,8 @@ local function offsets_of_lengths(class, tokens, lengths, count)
   local offsets = offsets_of(lengths, count)
   local all = offsets:data()[count]
   if all ~= tokens then
-    error(("%s: the lengths add up to %d, but there are %d tokens; sequences stand one behind the "
-      .. "other, without padding"):format(class, all, tokens), 3)
+    fail(("%s: the lengths add up to %d, but there are %d tokens; sequences stand one behind the "
+      .. "other, without padding"):format(class, all, tokens))
   end
   return offsets
 end
@@ -47,8 +48,8 @@ local function to_offsets(class, x, sequences, rows)
   local shape = x:shape()
   if sequences == nil then
     if #shape ~= 3 then
-      error(("%s: x is [%s]; without offsets or lengths expected [sequences x steps x inputs]")
-        :format(class, table.concat(shape, " x ")), 3)
+      fail(("%s: x is [%s]; without offsets or lengths expected [sequences x steps x inputs]")
+        :format(class, table.concat(shape, " x ")))
     end
     return offsets_of(function() return shape[2] end, shape[1])
   end
@@ -56,15 +57,15 @@ local function to_offsets(class, x, sequences, rows)
   if type(sequences) == "table" then
     for i, length in ipairs(sequences) do
       if not number.is_whole(length, 0) then
-        error(("%s: length %d is a %s, %s, expected a whole number from 1 on"):format(class, i,
-          type(length), tostring(length)), 3)
+        fail(("%s: length %d is a %s, %s, expected a whole number from 1 on"):format(class, i,
+          type(length), tostring(length)))
       end
     end
     return offsets_of_lengths(class, tokens, function(i) return sequences[i + 1] end, #sequences)
   end
   if not tensor.is_tensor(sequences) or sequences:dtype() ~= "i32" then
-    error(("%s: offsets or lengths expected as an i32 tensor, got %s"):format(class,
-      tensor.is_tensor(sequences) and tensor_text.title(sequences) or tostring(sequences)), 3)
+    fail(("%s: offsets or lengths expected as an i32 tensor, got %s"):format(class,
+      tensor.is_tensor(sequences) and tensor_text.title(sequences) or tostring(sequences)))
   end
   local first = sequences:data()
   if first[0] == 0 then return sequences end
@@ -88,19 +89,19 @@ local OPTIONS = {LSTM = {"layers", "bidirectional", "dropout", "bias", "forget_b
   GRU = {"layers", "bidirectional", "dropout", "bias"}}
 
 local function init(self, gates, inputs, hidden, options)
-  module.check_size(self.class_name, "inputs", inputs, 4)
-  module.check_size(self.class_name, "hidden", hidden, 4)
+  module.check_size(self.class_name, "inputs", inputs)
+  module.check_size(self.class_name, "hidden", hidden)
   nearest.check_options(self.class_name, options, OPTIONS[self.class_name])
   options = options or {}
-  module.check_switch(self.class_name, "bidirectional", options.bidirectional, 4)
-  module.check_switch(self.class_name, "bias", options.bias, 4)
+  nearest.check_switch(self.class_name, "bidirectional", options.bidirectional)
+  nearest.check_switch(self.class_name, "bias", options.bias)
   self.inputs, self.hidden = inputs, hidden
   self.layers = options.layers or 1
   self.directions = options.bidirectional and 2 or 1
   self.dropout = options.dropout or 0
   if not (number.is_whole(self.layers, 1) and number.is_share(self.dropout)) then
-    error(("%s: %s layers with dropout %s; expected 1 or more whole ones, and 0 to below 1")
-      :format(self.class_name, tostring(self.layers), tostring(self.dropout)), 4)
+    fail(("%s: %s layers with dropout %s; expected 1 or more whole ones, and 0 to below 1")
+      :format(self.class_name, tostring(self.layers), tostring(self.dropout)))
   end
   self.names = {}
   local bound = 1 / math.sqrt(hidden)
@@ -149,9 +150,7 @@ local function forward(self, x, sequences, rows, initial_of)
   local d, finals, h = self.directions, {}, nil
   for _, part in ipairs(self.parts) do finals[part] = {} end
   for layer = 1, self.layers do
-    local ok, out = pcall(run_layer, self, layer, x, offsets, initial_of(layer),
-      layer == 1 and rows or nil)
-    if not ok then error(message.without_place(out), 2) end
+    local out = run_layer(self, layer, x, offsets, initial_of(layer), layer == 1 and rows or nil)
     for part, list in pairs(finals) do list[layer] = out[part] end
     x, h = out.y, out.h
   end
@@ -171,9 +170,9 @@ local function check_state(self, state)
   for _, part in ipairs(self.parts) do known[part] = true end
   for part, t in pairs(type(state) == "table" and state or {state}) do
     if not known[part] or not tensor.is_tensor(t) then
-      error(("%s: the state has %s, expected tensors named %s, as it gives them"):format(
+      fail(("%s: the state has %s, expected tensors named %s, as it gives them"):format(
         self.class_name, known[part] and "a " .. type(t) .. " named " .. part
-        or "something named " .. tostring(part), table.concat(self.parts, " and ")), 3)
+        or "something named " .. tostring(part), table.concat(self.parts, " and ")))
     end
   end
 end
@@ -184,8 +183,8 @@ local function forward_from(self, x, sequences, state, rows)
   for _, part in ipairs(self.parts) do
     local given = state and state[part]
     if given and given:size(1) ~= self.layers * d then
-      error(("%s: state.%s is [%s], expected [%d x sequences x %d]"):format(self.class_name, part,
-        table.concat(given:shape(), " x "), self.layers * d, self.hidden), 2)
+      fail(("%s: state.%s is [%s], expected [%d x sequences x %d]"):format(self.class_name, part,
+        table.concat(given:shape(), " x "), self.layers * d, self.hidden))
     end
   end
   return forward(self, x, sequences, rows, function(layer)
@@ -202,13 +201,12 @@ end
 -- others leave it are what those start with, and their gradients meet there on the way back.
 local function forward_behind(self, prefix, counts, x, sequences, rows)
   if self.directions > 1 then
-    error(("%s: behind: one direction expected; the other has no prefix"):format(self.class_name),
-      2)
+    fail(("%s: behind: one direction expected; the other has no prefix"):format(self.class_name))
   end
   sequences = to_offsets(self.class_name, x, sequences, rows)
   if counts:size() ~= sequences:size() - 1 then
-    error(("%s: behind: %d counts, but %d sequences"):format(self.class_name, counts:size(),
-      sequences:size() - 1), 2)
+    fail(("%s: behind: %d counts, but %d sequences"):format(self.class_name, counts:size(),
+      sequences:size() - 1))
   end
   local steps = prefix:size(1)
   local offsets, none = offsets_of(function() return steps end, 1), tensor.zeros({1, self.hidden})
@@ -249,7 +247,7 @@ function M.LSTM:init(inputs, hidden, options)
   if not forget_bias then return end
   for _, names in ipairs(self.names) do
     for i = 3, #names, 4 do
-      if not self[names[i]] then error("LSTM: a forget bias, but no bias", 3) end
+      if not self[names[i]] then fail("LSTM: a forget bias, but no bias") end
       local ih, hh = self[names[i]]:data(), self[names[i + 1]]:data()
       for unit = hidden, 2 * hidden - 1 do ih[unit], hh[unit] = forget_bias, 0 end
     end

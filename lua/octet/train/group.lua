@@ -4,6 +4,7 @@
 -- A group that was stopped goes on where it was: runs that are finished are taken over, the one
 -- that was cut off is resumed, the others follow.
 -- @module octet.train.group
+local binding = require "octet.binding"
 local cli = require "octet.cli"
 local message = require "octet.message"
 local metrics = require "octet.train.metrics"
@@ -53,8 +54,7 @@ function M.run(folder, members, run, say)
     if signal then return nil, signal end
     if result then results[#results + 1] = result else diverged[#diverged + 1] = member.name end
     -- The model's memory hangs on handles that are too small for the collector to hurry.
-    collectgarbage()
-    collectgarbage()
+    binding.collect()
     -- One that came while the run was being saved: the run is whole, the group stops here.
     signal = i < #members and signals.seen()
     if signal then return nil, signal end

@@ -11,6 +11,17 @@ local M = {}
 
 local POLL_SECONDS = 0.1
 
+--- Remove the folder of a run that was killed before it knew what it was to do. What is not ours
+-- stays.
+local function clear(path)
+  for _, name in ipairs(file.list(path)) do
+    if not name:find "%.partial$" then
+      error(("%s is in the way: it is no run, and holds %s"):format(path, name), 0)
+    end
+  end
+  file.remove_folder(path)
+end
+
 --- Start a member, from its checkpoint where it has one.
 local function start(member, path, command)
   local words = {}
@@ -18,13 +29,7 @@ local function start(member, path, command)
   if file.is_file(path .. "/config.json") then
     words[#words + 1], words[#words + 2] = "--resume", path
   else
-    -- Of a run that was killed before it knew what it was to do. What is not ours stays.
-    for _, name in ipairs(file.is_folder(path) and file.list(path) or {}) do
-      if not name:find "%.partial$" then
-        error(("%s is in the way: it is no run, and holds %s"):format(path, name), 0)
-      end
-    end
-    if file.is_folder(path) then file.remove_folder(path) end
+    if file.is_folder(path) then clear(path) end
     for _, word in ipairs(member.arguments) do words[#words + 1] = word end
     words[#words + 1], words[#words + 2] = "--out", path
   end
