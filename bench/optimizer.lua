@@ -4,6 +4,7 @@
 --     luajit bench/optimizer.lua [--rules adam,lion] [--widths 32,8,4] [--sizes 16,64]
 --     luajit bench/optimizer.lua --small      200 small tensors against one of the same total
 --     luajit bench/optimizer.lua --table5     Table 5 of Dettmers et al. (2022), for this machine
+--     luajit bench/optimizer.lua --device cuda        any of these on a GPU
 --
 -- With PEER_PYTHON, the path of a Python that has PyTorch and bitsandbytes, their optimizers are
 -- timed in turns with ours. Of each the best round counts. --json FILE keeps every figure.
@@ -53,7 +54,7 @@ end
 --- Which of them have the rule and run here.
 function Peers:begin(rule, size, o)
   local names = {}
-  for name in self:ask("begin", rule, size, o.tensors, o.threads):gmatch "[^\t]+" do
+  for name in self:ask("begin", rule, size, o.tensors, o.threads, o.device):gmatch "[^\t]+" do
     names[#names + 1] = name
   end
   return names
@@ -65,7 +66,7 @@ function Peers:run(name, o) return tonumber(self:ask("run", name, o.rounds, o.se
 
 local octet, rules                          -- loaded once the options are right
 
-local function parameters(shape, count)
+local function parameters(shape, count, o)
   local list = {}
   for i = 1, count do
     local w = octet.tensor.new(shape):normal_(0, 0.02):parameter_()
@@ -73,7 +74,7 @@ local function parameters(shape, count)
       local loss = (w * octet.tensor.new(shape):normal_(0, 1e-3)):sum()
       loss:backward()
     end)
-    list[i] = w
+    list[i] = w:to_(o.device)
   end
   return list
 end
@@ -118,22 +119,25 @@ local function kinds_of(rule, list, elements, o)
 end
 
 --- Bytes that memory moves in a second: a copy of as many elements as there are parameters. A
--- processor reads the line that it is about to write, so 12 bytes move for 8 that are copied.
+-- processor reads the line that it is about to write, so 12 bytes move for 8 that are copied; a GPU
+-- does not.
 local function copy_bandwidth(elements, o)
   local seconds
   octet.scope(function()
-    local source = octet.tensor.zeros {elements}
-    local function copy() octet.scope(function() local _ = source * 1 end) end
-    seconds = fastest(copy, o.rounds, o.seconds)
+    local source = octet.tensor.zeros({elements}):to_(o.device)
+    local target = o.device ~= "cpu" and octet.tensor.zeros({elements}):to_(o.device)
+    local function multiply() octet.scope(function() local _ = source * 1 end) end
+    local function copy() target:copy_(source) end
+    seconds = fastest(o.device == "cpu" and multiply or copy, o.rounds, o.seconds)
   end)
-  return 12 * elements / seconds
+  return (o.device == "cpu" and 12 or 8) * elements / seconds
 end
 
 --- One rule at one size: ours, a copy, and the peers, in turns.
 local function measure(rule, millions, peers, o)
   local rows = math.floor(millions * 1e6 / o.tensors / COLUMNS)
   local elements = rows * COLUMNS * o.tensors
-  local list = parameters({rows, COLUMNS}, o.tensors)
+  local list = parameters({rows, COLUMNS}, o.tensors, o)
   local kinds, copy, theirs = kinds_of(rule, list, elements, o), 0, {}
   for _, name in ipairs(peers and peers:begin(rule.name, elements, o) or {}) do
     theirs[#theirs + 1] = {name = name, ns = math.huge}
@@ -205,8 +209,9 @@ local function record(seen, rule, millions)
 end
 
 local function head(o)
-  print(("%s, %d threads, %d tensors; ns and bytes moved are by parameter"):format(octet.isa(),
-    o.threads, o.tensors))
+  local where = o.device == "cpu" and ("%s, %d threads"):format(octet.isa(), o.threads)
+    or require("octet.machine").open_device(o.device)
+  print(("%s, %d tensors; ns and bytes moved are by parameter"):format(where, o.tensors))
 end
 
 -- ---- the three tables --------------------------------------------------------------------------
@@ -250,7 +255,7 @@ local function small(o, records)
   head(o)
   for _, size in ipairs(SMALL_SIZES) do
     local total = SMALL_TENSORS * size
-    local many, one = parameters({size}, SMALL_TENSORS), parameters({total}, 1)
+    local many, one = parameters({size}, SMALL_TENSORS, o), parameters({total}, 1, o)
     print(("%d tensors of %d against one of %d"):format(SMALL_TENSORS, size, total))
     for _, name in ipairs(list_of(o.rules)) do
       local rule = rules[name]
@@ -303,6 +308,7 @@ cli.main("optimizer", function()
       cli.integer("rounds", {default = 15, least = 1, most = 1000, help = "steps in a turn"}),
       cli.number("seconds", {default = 1, above = 0, most = 1000,
         help = "a turn ends after so many, even where not all its steps are made"}),
+      cli.common.device{choices = {"cpu", "cuda"}},
       cli.common.threads{default = 2},
       cli.flag("small", {help = "many small tensors against one"}),
       cli.flag("table5", {help = "Adam, Momentum, LAMB and LARS as in the paper's Table 5"}),

@@ -60,6 +60,7 @@ static int fits(const oct_device_kernels *device)
 {
     return strcmp(device->version, OCT_VERSION) == 0 &&
            device->table_bytes == (int64_t)sizeof *device &&
+           device->work_bytes == (int64_t)sizeof(oct_device_work) &&
            device->slot_bytes == (int64_t)sizeof(oct_optim_slot) &&
            device->map_bytes == (int64_t)sizeof(oct_map) && device->arithmetics == OCT_ARITHMETICS;
 }

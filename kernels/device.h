@@ -14,17 +14,25 @@
 extern "C" {
 #endif
 
+/* Elements that a GPU takes at a time where all is usual. */
+enum { OCT_USUAL_TILE = 2048 };
+
 /* The work of a step, all of it in the device's memory: slots with their maps, and pieces. */
 typedef struct oct_device_work {
     const oct_optim_slot *slots;
     const oct_optim_piece *pieces;
     int64_t piece_count;           /* above 0 */
+    /* In a step the first pieces may be usual ones: of whole tiles, of slots with f32 parameters
+     * and gradients, all states of the rule in 8 bits, rounded by chance in maps of lines, with
+     * scales for blocks that are not above a tile; and all lies on whole multiples of 16 bytes. */
+    int64_t usual_count;
+    int32_t arithmetic;            /* of every slot */
 } oct_device_work;
 
 typedef struct oct_device_kernels {
     /* What both sides must agree upon, since they are two files. */
     const char *version;
-    int64_t table_bytes, slot_bytes, map_bytes;
+    int64_t table_bytes, work_bytes, slot_bytes, map_bytes;
     int32_t arithmetics;
 
     /* Until the next failure. */

@@ -1,9 +1,9 @@
-"""Steps of PyTorch's and bitsandbytes' optimizers on the CPU, for bench/optimizer.lua to time in turns with
+"""Steps of PyTorch's and bitsandbytes' optimizers, for bench/optimizer.lua to time in turns with
 its own. It reads commands from standard input, a line each, and answers a line each:
 
-    begin RULE SIZE TENSORS THREADS   ->  the names of the peers that run, with tabs between
-    run NAME ROUNDS SECONDS           ->  nanoseconds a parameter, the best of so many rounds, or of as
-                                          many as fit into the seconds (at least one)
+    begin RULE SIZE TENSORS THREADS DEVICE  ->  the names of the peers that run, with tabs between
+    run NAME ROUNDS SECONDS                 ->  nanoseconds a parameter, the best of so many rounds, or of
+                                                as many as fit into the seconds (at least one)
 
 What a peer does not support on this machine is named on standard error and left out.
 """
@@ -38,12 +38,12 @@ BITSANDBYTES = {
 }
 
 
-def parameters(size, tensors):
+def parameters(size, tensors, device):
     """Matrices of 1,024 columns, as bench/optimizer.lua makes them."""
     rows = size // tensors // 1024
-    made = [torch.nn.Parameter(torch.randn(rows, 1024) * 0.02) for _ in range(tensors)]
+    made = [torch.nn.Parameter(torch.randn(rows, 1024, device=device) * 0.02) for _ in range(tensors)]
     for p in made:
-        p.grad = torch.randn(rows, 1024) * 1e-3
+        p.grad = torch.randn(rows, 1024, device=device) * 1e-3
     return made
 
 
@@ -57,9 +57,9 @@ def makers(rule):
             yield "bnb." + name + bits, lambda p, n=name + bits: getattr(bnb, n)(p, **options)
 
 
-def begin(rule, size, tensors, threads):
+def begin(rule, size, tensors, threads, device):
     torch.set_num_threads(int(threads))
-    made = parameters(int(size), int(tensors))
+    made = parameters(int(size), int(tensors), device)
     optimizers = {}
     for name, make in makers(rule):
         try:
@@ -72,12 +72,19 @@ def begin(rule, size, tensors, threads):
     return optimizers
 
 
-def best_time(optimizer, rounds, seconds):
+def step(optimizer):
+    """One whole step: on a GPU it goes on after the call."""
     optimizer.step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def best_time(optimizer, rounds, seconds):
+    step(optimizer)
     fastest, end = float("inf"), time.perf_counter() + seconds
     for _ in range(rounds):
         begun = time.perf_counter()
-        optimizer.step()
+        step(optimizer)
         done = time.perf_counter()
         fastest = min(fastest, done - begun)
         if done > end:

@@ -64,6 +64,15 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T value, int mask)
     return value;
 }
 
+static inline unsigned __reduce_max_sync(unsigned lanes, unsigned value)
+{
+    for (int mask = emulation::WARP / 2; mask > 0; mask /= 2) {
+        unsigned other = __shfl_xor_sync(lanes, value, mask);
+        if (other > value) value = other;
+    }
+    return value;
+}
+
 /* A thread is never interrupted, so every operation is atomic. */
 template <class T> static inline T atomicAdd(T *place, T value)
 {
@@ -82,6 +91,11 @@ static inline unsigned __float_as_uint(float x)
     unsigned bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
+}
+static inline int __ffsll(long long x) { return __builtin_ffsll(x); }
+static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift)
+{
+    return (unsigned)(((uint64_t)high << 32 | low) >> shift % 32);
 }
 static inline float __uint_as_float(unsigned bits)
 {

@@ -1,37 +1,48 @@
-/* optim.cu - one step of an optimizer on a GPU: one launch for all its parameters.
+/* optim.cu - one step of an optimizer on a GPU, all its parameters in one launch, or two: what is
+ * usual has a kernel of its own (optim_usual.cu). And the sums that a step may need first.
  *
- * A block of threads takes a tile of a piece. With 8-bit or 4-bit state it goes over the tile
- * twice: for the new absmax of each quantization block, and then, all again, to write parameters
- * and codes; what it reads the second time lies in the cache. A thread takes RUN elements in a row,
- * so that with 4 bits each byte is one thread's.
+ * A block of threads takes a tile of a piece, and each thread runs of it (run.hpp). With 8-bit or
+ * 4-bit state it goes over the tile twice: for the new absmax of each quantization block, and then,
+ * all again, to write parameters and codes; what it reads the second time lies in the cache.
  *
  * Nothing here is taken from a library of CUDA's: the file also runs on a processor
  * (emulation.hpp). */
 #include "kernels/cuda/element.hpp"
 #include "kernels/cuda/plugin.hpp"
+#include "kernels/cuda/run.hpp"
+#include "kernels/cuda/tables.hpp"
 
-enum { TILE = OCT_BLOCK_MAX, THREADS = 256, RUN = 4, TILES = OCT_OPTIM_PIECE / TILE };
-enum { TILE_BLOCKS = TILE / OCT_BLOCK_MIN, WORDS = TILE / 4, WARP_LANES = 32, ALL_LANES = -1 };
+enum { THREADS = 256, TILE = OCT_BLOCK_MAX, TILES = OCT_OPTIM_PIECE / TILE };
+enum { STRIDE = RUN * THREADS, TILE_BLOCKS = TILE / OCT_BLOCK_MIN };
 enum { SUMS = 16 }; /* in double, side by side, as the kernels on a processor have */
 
 /* What the threads of a tile share. */
 typedef struct tile_room {
-    uint32_t state_words[WORDS], param_words[WORDS]; /* drawn */
-    float scale[OCT_STATES][TILE_BLOCKS];            /* absmax of the old state */
-    unsigned most[OCT_STATES][TILE_BLOCKS];          /* bits of the new state's */
+    oct_optim_slot slot;
+    map_tables map[OCT_STATES];
+    alignas(16) uint32_t state_words[TILE / 4], param_words[TILE / 4]; /* drawn */
+    float scale[OCT_STATES][TILE_BLOCKS];   /* absmax of the old state */
+    unsigned most[OCT_STATES][TILE_BLOCKS]; /* bits of the new state's */
 } tile_room;
 
-/* Elements first .. first + count - 1 of a slot; first is a multiple of TILE. */
+/* Elements first .. first + count - 1 of a slot. */
 typedef struct tile {
     int64_t first;
     int count;
 } tile;
 
-/* ---- a tile ---------------------------------------------------------------------------------- */
+/* ---- what is shared -------------------------------------------------------------------------- */
+
+INLINE void share_slot(oct_optim_slot *to, const oct_optim_slot *from)
+{
+    enum { SLOT_WORDS = sizeof *to / sizeof(uint32_t) };
+    for (int i = (int)threadIdx.x; i < SLOT_WORDS; i += THREADS)
+        ((uint32_t *)to)[i] = ((const uint32_t *)from)[i];
+}
 
 INLINE void draw_words(uint32_t *words, uint64_t seed, uint64_t offset)
 {
-    for (int i = (int)threadIdx.x; i < WORDS / 4; i += THREADS)
+    for (int i = (int)threadIdx.x; i < TILE / 16; i += THREADS)
         oct_philox(words + 4 * i, seed, OCT_STREAM_OPTIMIZER, offset + (uint64_t)i);
 }
 
@@ -40,152 +51,144 @@ INLINE bool param_draws(const oct_optim_slot &s)
     return s.param_format == OCT_NUMBER_BF16 && s.correction_bits != 16;
 }
 
-/* Where the scale of the element that is number `at` of the tile lies. */
-INLINE int64_t scale_place(const oct_optim_slot &s, tile t, int at)
+/* Where an element's scale lies. */
+INLINE int64_t scale_place(const oct_optim_slot &s, int64_t element)
 {
-    return s.whole ? 0 : (t.first + at) / s.block;
+    return s.whole ? 0 : element >> log2_of(s.block);
 }
 
-INLINE void prepare_tile(tile_room *room, const oct_optim_slot &s, tile t)
+INLINE void share_tile(tile_room *room, tile t)
 {
-    /* Four words for 16 elements. */
-    uint64_t block = (uint64_t)t.first / 16;
+    const oct_optim_slot &s = room->slot;
+    uint64_t block = (uint64_t)t.first / 16; /* four words for 16 elements */
+    for (int j = 0; j < OCT_STATES; j++) {
+        if (!s.state[j].codes) continue;
+        load_tables(room->map + j, s.state[j].map, s.stochastic, THREADS);
+        for (int i = (int)threadIdx.x; i << log2_of(s.block) < t.count; i += THREADS) {
+            int64_t element = t.first + ((int64_t)i << log2_of(s.block));
+            room->scale[j][i] = s.state[j].absmax[scale_place(s, element)];
+            room->most[j][i] = 0;
+        }
+    }
     if (s.stochastic) draw_words(room->state_words, s.seed, s.random_offset + block);
     if (param_draws(s)) draw_words(room->param_words, s.seed, s.param_random_offset + block);
-    if (s.bits == 32) return;
-    for (int i = (int)threadIdx.x; i * s.block < t.count; i += THREADS)
-        for (int j = 0; j < OCT_STATES; j++)
-            if (s.state[j].codes) {
-                room->scale[j][i] = s.state[j].absmax[scale_place(s, t, (int)(i * s.block))];
-                room->most[j][i] = 0;
-            }
 }
 
-/* The step of one element from the state that is kept; nothing is written to memory. */
-template <rule apply>
-INLINE bool compute(float *p, float x[OCT_STATES], const oct_optim_slot &s, int64_t element,
-                    const float scale[OCT_STATES])
+/* ---- a tile ---------------------------------------------------------------------------------- */
+
+/* A run as it will be, and how many of its elements take no part. */
+template <int STATES> struct stepped_run {
+    float p[RUN], x[STATES][RUN];
+    int left_out;
+};
+
+/* The step of the run that begins at `at`; nothing is written to memory. */
+template <class RULE, int STATES>
+INLINE void step_run(stepped_run<STATES> *run, const tile_room *room, tile t, int at)
 {
-    for (int j = 0; j < OCT_STATES; j++) {
+    const oct_optim_slot &s = room->slot;
+    int64_t first = t.first + at;
+    int count = t.count - at, root = s.bits != 32 && s.root;
+    float g[RUN];
+    load_params(run->p, s, first, count);
+    load_grads(g, s, first, count);
+    UNROLL for (int j = 0; j < STATES; j++) {
         const oct_slot_state &state = s.state[j];
-        x[j] = 0;
-        if (state.values) x[j] = state.values[element];
-        if (state.codes) x[j] = state.map->value[code_at(state.codes, element, s.bits)] * scale[j];
+        UNROLL for (int i = 0; i < RUN; i++) run->x[j][i] = 0;
+        if (state.values) load_run(run->x[j], state.values, first, count);
+        if (!state.codes || count <= 0) continue;
+        packed_codes codes = load_codes(state.codes, s.bits, first, count);
+        float scale = room->scale[j][at >> log2_of(s.block)];
+        UNROLL for (int i = 0; i < RUN; i++)
+            run->x[j][i] = room->map[j].value[code_of(codes, i)] * scale;
     }
-    *p = param_at(s, element);
-    return step_element<apply>(p, x, grad_at(s, element), s);
-}
-
-INLINE void scales_of(float scale[OCT_STATES], const tile_room *room, const oct_optim_slot &s,
-                      int at)
-{
-    for (int j = 0; j < OCT_STATES; j++)
-        scale[j] = s.state[j].codes ? room->scale[j][at / (int)s.block] : 0;
-}
-
-/* The largest of `lanes` neighbouring lanes, a power of two. */
-INLINE unsigned lanes_most(unsigned x, int lanes)
-{
-    for (int other = lanes / 2; other > 0; other /= 2) {
-        unsigned y = __shfl_xor_sync((unsigned)ALL_LANES, x, other);
-        if (y > x) x = y;
+    run->left_out = 0;
+    UNROLL for (int i = 0; i < RUN; i++) {
+        float x[OCT_STATES] = {0};
+        UNROLL for (int j = 0; j < STATES; j++) x[j] = run->x[j][i];
+        bool takes_part = step_element<RULE>(run->p + i, x, g[i], s.numbers, root);
+        run->left_out += !takes_part && i < count;
+        UNROLL for (int j = 0; j < STATES; j++) run->x[j][i] = i < count ? x[j] : 0;
     }
-    return x;
 }
 
-/* Magnitudes are compared by their bits, which are in the same order. */
-template <rule apply> INLINE void find_most(tile_room *room, const oct_optim_slot &s, tile t)
+/* The absmax of each quantization block. All lanes of a warp take part, beyond the tile's end too.
+ */
+template <class RULE, int STATES> INLINE void find_most(tile_room *room, tile t)
 {
-    int lanes = s.block / RUN < WARP_LANES ? (int)s.block / RUN : WARP_LANES;
-    for (int from = 0; from < t.count; from += RUN * THREADS) {
+    int shift = log2_of(room->slot.block), lanes = lanes_of(room->slot.block);
+    for (int from = 0; from < t.count; from += STRIDE) {
         int at = from + RUN * (int)threadIdx.x;
-        unsigned most[OCT_STATES] = {0};
-        float p, x[OCT_STATES], scale[OCT_STATES];
-        if (at < t.count) scales_of(scale, room, s, at);
-        for (int i = at; i < at + RUN && i < t.count; i++) {
-            compute<apply>(&p, x, s, t.first + i, scale);
-            for (int j = 0; j < OCT_STATES; j++) {
-                unsigned magnitude = __float_as_uint(fabsf(x[j]));
-                if (magnitude > most[j]) most[j] = magnitude;
-            }
-        }
-        for (int j = 0; j < OCT_STATES; j++) {
-            if (!s.state[j].codes) continue;
-            unsigned largest = lanes_most(most[j], lanes);
-            if (threadIdx.x % lanes == 0 && at < t.count)
-                atomicMax(&room->most[j][at / (int)s.block], largest);
+        stepped_run<STATES> run;
+        step_run<RULE, STATES>(&run, room, t, at);
+        UNROLL for (int j = 0; j < STATES; j++) {
+            if (!room->slot.state[j].codes) continue;
+            unsigned largest = lanes_most(magnitude_of(run.x[j]), lanes);
+            if (threadIdx.x % (unsigned)lanes == 0)
+                atomicMax(&room->most[j][at >> shift], largest);
         }
     }
 }
 
-INLINE int code_of(float x, float absmax, const oct_optim_slot &s, const oct_map *map,
-                   const uint32_t *group_words, int64_t element)
+INLINE packed_codes encode_run(const float x[RUN], float absmax, const uint32_t half_words[RUN],
+                               const map_tables *map)
 {
     float inverse = inverse_of(absmax);
-    if (!s.stochastic) return code_nearest(x * inverse, map);
-    uint32_t draw = draw_of(group_words, element);
-    return map->has_lines ? code_by_line(x, inverse * map->chance.scale, draw, map)
-                          : code_by_gap(x * inverse, one_and_draw(draw), map);
+    packed_codes codes = 0;
+    UNROLL for (int i = 0; i < RUN; i++)
+        codes |= code_in(map, x[i], inverse, half_words[i]) << 8 * i;
+    return codes;
 }
 
 /* Parameters, states, and the new scales. Returns how many of the thread's elements take no part.
  */
-template <rule apply> INLINE int write_tile(const tile_room *room, const oct_optim_slot &s, tile t)
+template <class RULE, int STATES> INLINE int write_tile(const tile_room *room, tile t)
 {
-    int left_out = 0;
-    for (int at = RUN * (int)threadIdx.x; at < t.count; at += RUN * THREADS)
-        for (int i = at; i < at + RUN && i < t.count; i++) {
-            int64_t element = t.first + i;
-            float p, x[OCT_STATES], scale[OCT_STATES];
-            scales_of(scale, room, s, i);
-            left_out += !compute<apply>(&p, x, s, element, scale);
-            const uint32_t *state_words = room->state_words + i / 64 * 16;
-            const uint32_t *param_words = room->param_words + i / 64 * 16;
-            set_param(s, element, p, param_draws(s) ? draw_of(param_words, element) : 0);
-            for (int j = 0; j < OCT_STATES; j++) {
-                const oct_slot_state &state = s.state[j];
-                if (state.values) state.values[element] = x[j];
-                if (!state.codes) continue;
-                float absmax =
-                    s.whole ? s.next_absmax[j] : __uint_as_float(room->most[j][i / (int)s.block]);
-                set_code(state.codes, element,
-                         code_of(x[j], absmax, s, state.map, state_words, element), s.bits);
-                if (!s.whole && i % s.block == 0)
-                    state.absmax[element / s.block] = inverse_of(absmax) == 0 ? 0 : absmax;
-            }
+    const oct_optim_slot &s = room->slot;
+    int left_out = 0, shift = log2_of(s.block);
+    for (int at = RUN * (int)threadIdx.x; at < t.count; at += STRIDE) {
+        int64_t first = t.first + at;
+        int count = t.count - at;
+        uint32_t half_words[RUN] = {0};
+        stepped_run<STATES> run;
+        step_run<RULE, STATES>(&run, room, t, at);
+        left_out += run.left_out;
+        if (param_draws(s)) draw_run(half_words, room->param_words, at);
+        store_params(s, first, count, run.p, half_words);
+        if (s.stochastic) draw_run(half_words, room->state_words, at);
+        UNROLL for (int j = 0; j < STATES; j++) {
+            const oct_slot_state &state = s.state[j];
+            if (state.values) store_run(state.values, first, count, run.x[j]);
+            if (!state.codes) continue;
+            float absmax = s.whole ? s.next_absmax[j] : __uint_as_float(room->most[j][at >> shift]);
+            packed_codes codes = encode_run(run.x[j], absmax, half_words, room->map + j);
+            store_codes(state.codes, s.bits, first, count, codes);
+            if (!s.whole && at % (int)s.block == 0)
+                state.absmax[first >> shift] = inverse_of(absmax) == 0 ? 0 : absmax;
         }
+    }
     return left_out;
 }
 
-template <rule apply> INLINE int step_tile(tile_room *room, const oct_optim_slot &s, tile t)
-{
-    prepare_tile(room, s, t);
-    __syncthreads();
-    if (s.bits != 32 && !s.whole) {
-        find_most<apply>(room, s, t);
-        __syncthreads();
-    }
-    return write_tile<apply>(room, s, t);
-}
-
-#define STEP_CASE(name)                                                                            \
-    case OCT_RULE_##name:                                                                          \
-        left_out = step_tile<name##_rule>(&room, s, t);                                            \
-        break;
-
+template <class RULE>
 __global__ void __launch_bounds__(THREADS)
     step_kernel(unsigned long long *total, oct_device_work work)
 {
+    enum { STATES = RULE::STATES > 0 ? RULE::STATES : 1 };
     SHARED(tile_room, room);
-    const oct_optim_piece piece = work.pieces[blockIdx.x / TILES];
+    const oct_optim_piece piece = work.pieces[work.usual_count + blockIdx.x / TILES];
     int64_t from = (int64_t)(blockIdx.x % TILES) * TILE, rest = piece.count - from;
     if (rest <= 0) return;
-    const oct_optim_slot s = work.slots[piece.slot];
     tile t = {piece.first + from, rest < TILE ? (int)rest : TILE};
-    int left_out = 0;
-    switch (s.arithmetic) {
-        OCT_FOR_EACH_RULE(STEP_CASE)
+    share_slot(&room.slot, work.slots + piece.slot);
+    __syncthreads();
+    share_tile(&room, t);
+    __syncthreads();
+    if (room.slot.bits != 32 && !room.slot.whole) {
+        find_most<RULE, STATES>(&room, t);
+        __syncthreads();
     }
+    int left_out = write_tile<RULE, STATES>(&room, t);
     if (left_out > 0) atomicAdd(total, (unsigned long long)left_out);
 }
 
@@ -195,7 +198,7 @@ __global__ void __launch_bounds__(THREADS)
 INLINE double fold(double sum)
 {
     for (int half = SUMS / 2; half > 0; half /= 2)
-        sum += __shfl_xor_sync((unsigned)ALL_LANES, sum, half);
+        sum += __shfl_xor_sync(ALL_LANES, sum, half);
     return sum;
 }
 
@@ -251,8 +254,8 @@ INLINE oct_optim_slot for_directions(const oct_optim_slot &given)
     return s;
 }
 
-/* `block`: of the piece; at: the thread's sums. */
-template <rule apply>
+/* Sums of a thread over its part of the piece's quantization block number `block`. */
+template <class RULE>
 INLINE void measure_block(double *params, double *others, float most[OCT_STATES],
                           const oct_optim_slot &s, const oct_optim_piece &piece, int64_t block)
 {
@@ -260,29 +263,36 @@ INLINE void measure_block(double *params, double *others, float most[OCT_STATES]
             to = from + s.block < piece.count ? from + s.block : piece.count;
     for (int64_t i = from + threadIdx.x % SUMS; i < to; i += SUMS) {
         int64_t element = piece.first + i;
-        float p, x[OCT_STATES], scale[OCT_STATES];
-        for (int j = 0; j < OCT_STATES; j++)
-            scale[j] = s.state[j].codes ? s.state[j].absmax[s.whole ? 0 : element / s.block] : 0;
-        *params += square_of(param_at(s, element));
-        if (!compute<apply>(&p, x, s, element, scale)) p = 0;
+        float p = param_at(s, element), x[OCT_STATES] = {0};
+        UNROLL for (int j = 0; j < OCT_STATES; j++) {
+            const oct_slot_state &state = s.state[j];
+            if (state.values) x[j] = state.values[element];
+            if (!state.codes) continue;
+            unsigned code = s.bits == 4 ? state.codes[element / 2] >> element % 2 * 4 & 15u
+                                        : state.codes[element];
+            x[j] = state.map->value[code] * state.absmax[scale_place(s, element)];
+        }
+        *params += square_of(p);
+        if (!step_element<RULE>(&p, x, grad_at(s, element), s.numbers, s.bits != 32 && s.root))
+            p = 0;
         *others += square_of(p);
-        for (int j = 0; j < OCT_STATES; j++)
+        UNROLL for (int j = 0; j < OCT_STATES; j++)
             if (s.state[j].codes && fabsf(x[j]) > most[j]) most[j] = fabsf(x[j]);
     }
 }
 
-template <rule apply>
+template <class RULE>
 INLINE void measure_piece(oct_optim_measure *m, measure_room *room, const oct_optim_slot &s,
                           const oct_optim_piece &piece)
 {
     int own = (int)threadIdx.x / SUMS;
-    int64_t blocks = (piece.count + s.block - 1) / s.block;
+    int64_t blocks = (piece.count + s.block - 1) >> log2_of(s.block);
     double params = 0, others = 0;
     float most[OCT_STATES] = {0};
     if (threadIdx.x < OCT_STATES) room->most[threadIdx.x] = 0;
     for (int64_t from = 0; from < blocks; from += AT_ONCE) {
         double own_params = 0, own_others = 0;
-        measure_block<apply>(&own_params, &own_others, most, s, piece, from + own);
+        measure_block<RULE>(&own_params, &own_others, most, s, piece, from + own);
         own_params = fold(own_params);
         own_others = fold(own_others);
         if (threadIdx.x % SUMS == 0) {
@@ -296,28 +306,22 @@ INLINE void measure_piece(oct_optim_measure *m, measure_room *room, const oct_op
         }
         __syncthreads();
     }
-    for (int j = 0; j < OCT_STATES; j++) atomicMax(&room->most[j], __float_as_uint(most[j]));
+    UNROLL for (int j = 0; j < OCT_STATES; j++) atomicMax(&room->most[j], __float_as_uint(most[j]));
     __syncthreads();
     if (threadIdx.x != 0) return;
     m->param_squares = params;
     m->other_squares = others;
-    for (int j = 0; j < OCT_STATES; j++) m->absmax[j] = __uint_as_float(room->most[j]);
+    UNROLL for (int j = 0; j < OCT_STATES; j++) m->absmax[j] = __uint_as_float(room->most[j]);
 }
 
-#define MEASURE_CASE(name)                                                                         \
-    case OCT_RULE_##name:                                                                          \
-        measure_piece<name##_rule>(measures + blockIdx.x, &room, s, piece);                        \
-        break;
-
+template <class RULE>
 __global__ void __launch_bounds__(THREADS)
     measure_kernel(oct_optim_measure *measures, oct_device_work work)
 {
     SHARED(measure_room, room);
     const oct_optim_piece piece = work.pieces[blockIdx.x];
     const oct_optim_slot s = for_directions(work.slots[piece.slot]);
-    switch (s.arithmetic) {
-        OCT_FOR_EACH_RULE(MEASURE_CASE)
-    }
+    measure_piece<RULE>(measures + blockIdx.x, &room, s, piece);
 }
 
 /* ---- host side ------------------------------------------------------------------------------- */
@@ -330,16 +334,33 @@ static int finish()
     return 0;
 }
 
+#define STEP_CASE(name)                                                                            \
+    case OCT_RULE_##name:                                                                          \
+        LAUNCH(step_kernel<name##_of>, (unsigned)(others * TILES), THREADS,                        \
+               (unsigned long long *)left_out, *work);                                             \
+        break;
+
 int cuda_optim_step(uint64_t *left_out, const oct_device_work *work)
 {
-    LAUNCH(step_kernel, (unsigned)(work->piece_count * TILES), THREADS,
-           (unsigned long long *)left_out, *work);
+    int64_t others = work->piece_count - work->usual_count;
+    if (work->usual_count > 0) cuda_step_usual(left_out, work);
+    if (others == 0) return finish();
+    switch (work->arithmetic) {
+        OCT_FOR_EACH_RULE(STEP_CASE)
+    }
     return finish();
 }
 
+#define MEASURE_CASE(name)                                                                         \
+    case OCT_RULE_##name:                                                                          \
+        LAUNCH(measure_kernel<name##_of>, (unsigned)work->piece_count, THREADS, measures, *work);  \
+        break;
+
 int cuda_optim_measure(oct_optim_measure *measures, const oct_device_work *work)
 {
-    LAUNCH(measure_kernel, (unsigned)work->piece_count, THREADS, measures, *work);
+    switch (work->arithmetic) {
+        OCT_FOR_EACH_RULE(MEASURE_CASE)
+    }
     return finish();
 }
 

@@ -88,6 +88,7 @@ static int fill(void *device, int value, int64_t bytes)
 static const oct_device_kernels table = {
     OCT_VERSION,
     sizeof(oct_device_kernels),
+    sizeof(oct_device_work),
     sizeof(oct_optim_slot),
     sizeof(oct_map),
     OCT_ARITHMETICS,

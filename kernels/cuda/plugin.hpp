@@ -14,6 +14,8 @@ int cuda_check(cudaError_t error, const char *what);
 
 /* optim.cu; as oct_device_kernels says. */
 int cuda_optim_step(uint64_t *left_out, const oct_device_work *work);
+/* optim_usual.cu; of its usual pieces. */
+void cuda_step_usual(uint64_t *left_out, const oct_device_work *work);
 int cuda_optim_measure(oct_optim_measure *measures, const oct_device_work *work);
 int cuda_optim_squares(double *sums, uint64_t *left_out, const oct_device_work *work,
                        int of_params);

@@ -134,7 +134,11 @@ local MUTATIONS = {
       "if (!s->states_there)\n"
       .. "                OCT_TRY(oct_device_copy(s->state[j].absmax"}},
   {"results of a device's work not cleared", "cuda/optim",
-    {DEVICE, "d->fill(there->left_out, 0, sizeof left_out)", "0"}},
+    {DEVICE, "put_small(s, &none, sizeof none)", "take_room(s, sizeof none)"}},
+  {"a device's usual elements stepped twice", "cuda/optim",
+    {DEVICE, "if (others) piece.first += count;", ""}},
+  {"maps without lines among a device's usual ones", "cuda/optim",
+    {DEVICE, "state->map->has_lines && is_even", "is_even"}},
   {"a parameter moved from under its optimizer", "cuda/optimizer",
     {STEP, "if (p->storage->device != o->device)", "if (0)"}},
 }

@@ -1,0 +1,236 @@
+/* optim_usual.cu - the step of what is usual, as fast as the GPU's memory allows: f32 parameters and
+ * gradients, all of a rule's states in 8 bits, rounded by chance in maps of lines (kernels/map.h),
+ * with a scale for each block (oct_device_work says what else).
+ *
+ * A block of threads takes some tiles, one after the other. A thread holds the new states of its
+ * elements until the absmax of their quantization blocks is known, so that all memory is read once
+ * and written once. Reading comes first and codes are written last, since the compiler moves no
+ * load above a store. */
+#include "kernels/cuda/element.hpp"
+#include "kernels/cuda/plugin.hpp"
+#include "kernels/cuda/run.hpp"
+
+enum { TILE = OCT_USUAL_TILE, RUNS = 2, THREADS = TILE / (RUN * RUNS), TILES = 4 };
+enum { BLOCKS = TILE / OCT_BLOCK_MIN, PARTS = OCT_OPTIM_PIECE / (TILE * TILES) };
+/* Magnitudes that have been lifted have the exponents from OCT_OCTAVE_FIRST on, four cells each. */
+enum { FIRST_CELL = 4 * OCT_OCTAVE_FIRST };
+
+typedef struct line {
+    float slope, offset;
+} line;
+
+/* Where a cell begins there holds line `first`; from `end` on, the next one. */
+typedef struct alignas(8) cell {
+    float end;
+    int first;
+} cell;
+
+typedef struct usual_map {
+    float value[OCT_CODES];
+    cell cells[OCT_CELLS];         /* in their order */
+    alignas(8) line lines[OCT_SEGMENTS];
+} usual_map;
+
+/* What the threads of a block share. */
+typedef struct usual_room {
+    usual_map map[OCT_STATES];
+    alignas(16) uint32_t words[2][TILE / 4];   /* drawn for a tile: four for 16 elements */
+    unsigned most[OCT_STATES][BLOCKS];         /* bits of the new absmax */
+    float factor[OCT_STATES][BLOCKS];          /* what a block's values are multiplied with */
+} usual_room;
+
+/* Where a thread's run begins within the tile. */
+INLINE int place_of(int run) { return RUN * (run * THREADS + (int)threadIdx.x); }
+
+INLINE void share_map(usual_map *to, const oct_map *map)
+{
+    static_assert((int)THREADS >= (int)OCT_CODES, "a thread for each");
+    const oct_lines *lines = &map->chance;
+    int i = (int)threadIdx.x;
+    if (i < OCT_CODES) to->value[i] = map->value[i];
+    if (i < OCT_CELLS) {
+        int first = lines->cell_segment[(FIRST_CELL + i) % OCT_CELLS];
+        to->cells[i].first = first;
+        to->cells[i].end = lines->end[first];
+    }
+    if (i < OCT_SEGMENTS) {
+        to->lines[i].slope = lines->slope[i];
+        to->lines[i].offset = lines->offset[i];
+    }
+}
+
+/* ---- codes ----------------------------------------------------------------------------------- */
+
+/* The bits of a value's place (kernels/map.h). */
+INLINE uint32_t place_bits(float x, float factor, const usual_map *map)
+{
+    float y = fmaf(fabsf(x), factor, OCT_CHANCE_LIFT);
+    const cell c = map->cells[(int)(__float_as_uint(y) >> 21) - FIRST_CELL];
+    const line l = map->lines[c.first + (y >= c.end)];
+    return __float_as_uint(fmaf(y, l.slope, l.offset));
+}
+
+INLINE packed_codes signed_codes(const float x[RUN], float factor, const uint32_t half_words[RUN],
+                                 const usual_map *map)
+{
+    int place[RUN];
+    UNROLL for (int i = 0; i < RUN; i++) {
+        int entry = (int)OCT_PLACE_OF(place_bits(x[i], factor, map) + half_words[i]);
+        place[i] = signbit(x[i]) ? entry : -entry;
+    }
+    /* Code 127 - place, from -128 on; 128 of the negative side has been cut to 127. */
+    return pack_signed(place) ^ 0x7F7F7F7Fu;
+}
+
+INLINE packed_codes unsigned_codes(const float x[RUN], float factor,
+                                   const uint32_t half_words[RUN], const usual_map *map)
+{
+    int code[RUN];
+    UNROLL for (int i = 0; i < RUN; i++) {
+        uint32_t bits = place_bits(x[i], factor, map), number = __float_as_uint(x[i]);
+        if (bits > OCT_PLACE_LAST) bits = OCT_PLACE_LAST;
+        bits = OCT_PLACE_OF(bits + half_words[i] - 0x10000);
+        /* 0 stays 0; the bits of anything else are more than a code. */
+        code[i] = (int)(bits < number ? bits : number);
+    }
+    return pack_unsigned(code);
+}
+
+/* ---- a tile ---------------------------------------------------------------------------------- */
+
+/* What a thread has of a tile: parameters, gradients, the codes and scales of the old states, and
+ * the new states. */
+template <int STATES> struct elements {
+    float p[RUNS][RUN], g[RUNS][RUN], scale[STATES][RUNS], x[STATES][RUNS][RUN];
+    packed_codes codes[STATES][RUNS];
+};
+
+/* first: the tile's first element. */
+template <int STATES>
+INLINE void read_tile(elements<STATES> *e, const oct_optim_slot &s, int64_t first, int shift)
+{
+    UNROLL for (int r = 0; r < RUNS; r++) {
+        int64_t element = first + place_of(r);
+        load_even(e->p[r], (const float *)s.param + element);
+        load_even(e->g[r], (const float *)s.grad + element);
+        UNROLL for (int j = 0; j < STATES; j++) {
+            e->codes[j][r] = *(const packed_codes *)(s.state[j].codes + element);
+            e->scale[j][r] = s.state[j].absmax[element >> shift];
+        }
+    }
+}
+
+/* The new parameters, which are written, and states. Returns how many elements take no part. */
+template <class RULE, int STATES>
+INLINE int step_tile(elements<STATES> *e, const usual_room *room, const oct_numbers &n, int root,
+                     float *params)
+{
+    int left_out = 0;
+    UNROLL for (int r = 0; r < RUNS; r++) {
+        UNROLL for (int i = 0; i < RUN; i++) {
+            float x[OCT_STATES] = {0};
+            UNROLL for (int j = 0; j < STATES; j++)
+                x[j] = room->map[j].value[code_of(e->codes[j][r], i)] * e->scale[j][r];
+            left_out += !step_element<RULE>(&e->p[r][i], x, e->g[r][i], n, root);
+            UNROLL for (int j = 0; j < STATES; j++) e->x[j][r][i] = x[j];
+        }
+        store_even(params + place_of(r), e->p[r]);
+    }
+    return left_out;
+}
+
+template <int STATES>
+INLINE void find_most(usual_room *room, const elements<STATES> &e, int shift, int lanes)
+{
+    UNROLL for (int j = 0; j < STATES; j++)
+        UNROLL for (int r = 0; r < RUNS; r++) {
+            unsigned largest = lanes_most(magnitude_of(e.x[j][r]), lanes);
+            if (threadIdx.x % (unsigned)lanes == 0)
+                atomicMax(&room->most[j][place_of(r) >> shift], largest);
+        }
+}
+
+/* Each block's scale and factor, and its absmax cleared for the next tile; first: its number. */
+template <int STATES>
+INLINE void write_scales(usual_room *room, const oct_optim_slot &s, int64_t first, int shift)
+{
+    static_assert((int)THREADS >= (int)BLOCKS, "a thread for each");
+    int i = (int)threadIdx.x;
+    if (i >= TILE >> shift) return;
+    UNROLL for (int j = 0; j < STATES; j++) {
+        float absmax = __uint_as_float(room->most[j][i]), inverse = inverse_of(absmax);
+        s.state[j].absmax[first + i] = inverse == 0 ? 0 : absmax;
+        room->factor[j][i] = inverse * s.state[j].map->chance.scale;
+        room->most[j][i] = 0;
+    }
+}
+
+template <int STATES>
+INLINE void write_codes(elements<STATES> *e, const usual_room *room, const uint32_t *words,
+                        const oct_optim_slot &s, int64_t first, int shift)
+{
+    packed_codes codes[STATES][RUNS];
+    uint32_t half_words[RUNS][RUN];
+    UNROLL for (int r = 0; r < RUNS; r++) draw_run(half_words[r], words, place_of(r));
+    UNROLL for (int j = 0; j < STATES; j++) {
+        bool is_signed = s.state[j].map->is_signed != 0;
+        UNROLL for (int r = 0; r < RUNS; r++) {
+            const usual_map *map = room->map + j;
+            float factor = room->factor[j][place_of(r) >> shift];
+            codes[j][r] = is_signed ? signed_codes(e->x[j][r], factor, half_words[r], map)
+                                    : unsigned_codes(e->x[j][r], factor, half_words[r], map);
+        }
+    }
+    UNROLL for (int j = 0; j < STATES; j++)
+        UNROLL for (int r = 0; r < RUNS; r++)
+            *(packed_codes *)(s.state[j].codes + first + place_of(r)) = codes[j][r];
+}
+
+template <class RULE>
+__global__ void __launch_bounds__(THREADS, 4)
+    usual_kernel(unsigned long long *total, oct_device_work work)
+{
+    enum { STATES = RULE::STATES };
+    SHARED(usual_room, room);
+    const oct_optim_piece piece = work.pieces[blockIdx.x / PARTS];
+    int64_t from = (int64_t)(blockIdx.x % PARTS) * (TILE * TILES), rest = piece.count - from;
+    if (rest <= 0) return;
+    const oct_optim_slot &s = work.slots[piece.slot];
+    const oct_numbers n = s.numbers;
+    int shift = log2_of(s.block), lanes = lanes_of(s.block), left_out = 0;
+    int tiles = rest < TILE * TILES ? (int)rest / TILE : TILES;
+    UNROLL for (int j = 0; j < STATES; j++) {
+        share_map(room.map + j, s.state[j].map);
+        if (threadIdx.x < BLOCKS) room.most[j][threadIdx.x] = 0;
+    }
+    ONE_BY_ONE for (int k = 0; k < tiles; k++) {
+        int64_t first = piece.first + from + k * TILE;
+        uint32_t *words = room.words[k % 2];
+        elements<STATES> e;
+        read_tile<STATES>(&e, s, first, shift);
+        if (threadIdx.x < TILE / 16)
+            oct_philox(words + 4 * threadIdx.x, s.seed, OCT_STREAM_OPTIMIZER,
+                       s.random_offset + (uint64_t)first / 16 + threadIdx.x);
+        if (k == 0) __syncthreads();
+        left_out += step_tile<RULE, STATES>(&e, &room, n, s.root, (float *)s.param + first);
+        find_most<STATES>(&room, e, shift, lanes);
+        __syncthreads();
+        write_scales<STATES>(&room, s, first >> shift, shift);
+        __syncthreads();
+        write_codes<STATES>(&e, &room, words, s, first, shift);
+    }
+    if (left_out > 0) atomicAdd(total, (unsigned long long)left_out);
+}
+
+#define USUAL_CASE(name)                                                                           \
+    case OCT_RULE_##name:                                                                          \
+        LAUNCH(usual_kernel<name##_of>, (unsigned)(work->usual_count * PARTS), THREADS,            \
+               (unsigned long long *)left_out, *work);                                             \
+        break;
+
+void cuda_step_usual(uint64_t *left_out, const oct_device_work *work)
+{
+    switch (work->arithmetic) {
+        OCT_FOR_EACH_RULE(USUAL_CASE)
+    }
+}
