@@ -148,3 +148,10 @@ int oct_device_fill(void *memory, int device, int value, int64_t bytes)
     }
     return k->fill(memory, value, bytes) == 0 ? 0 : oct_device_fail(k);
 }
+
+int oct_device_pin(void *memory, int device, int64_t bytes)
+{
+    return devices[device].kernels->pin(memory, bytes) == 0;
+}
+
+void oct_device_unpin(void *memory, int device) { (void)devices[device].kernels->unpin(memory); }

@@ -21,4 +21,9 @@ int oct_device_copy(void *to, int to_device, const void *from, int from_device, 
 /* Every byte becomes `value`. */
 int oct_device_fill(void *memory, int device, int value, int64_t bytes);
 
+/* Pin memory of the processor, so that a device copies from and to it beside its work; 0, without
+ * an error's text, where that cannot be. What was pinned is released before it is freed. */
+int oct_device_pin(void *memory, int device, int64_t bytes);
+void oct_device_unpin(void *memory, int device);
+
 #endif

@@ -150,6 +150,16 @@ static int make_room(oct_optim *o, int64_t pieces)
     return 0;
 }
 
+/* Let the parameter's device copy its state beside its work. Where that cannot be, copies wait; and
+ * for little memory it is not worth a system call. */
+static void pin_state(oct_storage *storage, int device)
+{
+    enum { LEAST = 64 << 10 };
+    if (storage->device != OCT_CPU || device == OCT_CPU || storage->bytes < LEAST) return;
+    if (oct_device_pin(storage->data, device, (int64_t)storage->bytes))
+        storage->pinned_for = device;
+}
+
 /* A tensor outside of every scope, each byte `value`. */
 static int add_tensor(oct_optim_member *m, int which, int dtype, int ndim, const int64_t *shape,
                       uint8_t value)
@@ -157,6 +167,7 @@ static int add_tensor(oct_optim_member *m, int which, int dtype, int ndim, const
     oct_tensor *t = oct_tensor_make_kept(m->state_device, dtype, ndim, shape, OCT_OPTIMIZER_STATE);
     if (!t) return -1;
     m->tensors[which] = t;
+    pin_state(t->storage, m->parameter->storage->device);
     return oct_device_fill(oct_data(t), m->state_device, value, (int64_t)t->storage->bytes);
 }
 

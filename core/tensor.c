@@ -43,6 +43,7 @@ const char *oct_shape_text(const oct_tensor *t)
 static void storage_release(oct_storage *s)
 {
     if (!s || atomic_fetch_sub(&s->refs, 1) != 1) return;
+    if (s->pinned_for) oct_device_unpin(s->data, s->pinned_for);
     oct_block_free_on(s->device, s->data, s->bytes, s->purpose);
     oct_free(s);
 }

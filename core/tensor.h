@@ -21,6 +21,7 @@ typedef struct oct_storage {
     uint64_t version;              /* raised by whoever may write into it in place, */
     uint64_t writes;               /* and by who does (oct_wrote) */
     int64_t uses;                  /* by what is recorded, while a walk back counts them */
+    int pinned_for;                /* the device that may copy it beside its work; 0: none */
     void *data;
 } oct_storage;
 

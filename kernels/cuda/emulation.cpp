@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include <vector>
+
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 /* Keep what a call must keep on the stack, and the stack's pointer in *from; go on where `to` was
@@ -42,8 +44,7 @@ static void *scheduler;
 static unsigned current, threads;
 static uint64_t given[THREADS_MOST], seen[THREADS_MOST];
 alignas(64) static unsigned char shared_memory[SHARED_BYTES];
-static void (*call)(const void *);
-static const void *kernel;
+static const std::function<void()> *kernel;
 static int reversed;
 static cudaError_t last_error;
 
@@ -59,7 +60,7 @@ void wait(waiting what)
 static void fiber_main()
 {
     for (;;) {
-        call(kernel);
+        (*kernel)();
         wait(waiting::done);
     }
 }
@@ -178,19 +179,64 @@ static bool fails()
     return fail_at > 0 && --fail_at == 0;
 }
 
-void run(dim3 blocks, dim3 block, void (*f)(const void *), const void *context)
+/* ---- streams --------------------------------------------------------------------------------- */
+
+typedef std::function<cudaError_t()> work;
+
+enum { STREAMS_MOST = 16 };
+static std::vector<work> streams[STREAMS_MOST];
+static int stream_count = 1;
+
+/* All that waits in a stream; what went wrong is found by whoever asks next. */
+static void run_stream(int stream)
+{
+    std::vector<work> all;
+    all.swap(streams[stream]);
+    for (const work &w : all) {
+        cudaError_t error = w();
+        if (error != cudaSuccess) last_error = error;
+    }
+}
+
+static void run_streams()
+{
+    for (int i = 0; i < stream_count; i++) run_stream(reversed ? stream_count - 1 - i : i);
+}
+
+/* At once on the default stream, which waits for the others. */
+static cudaError_t enqueue(cudaStream_t stream, const work &w)
+{
+    if (stream == 0) {
+        run_streams();
+        return w();
+    }
+    streams[stream].push_back(w);
+    return cudaSuccess;
+}
+
+static cudaError_t run(dim3 blocks, dim3 block, const std::function<void()> &f)
 {
     threads = block.x * block.y * block.z;
-    if (threads == 0 || threads > THREADS_MOST || blocks.x * blocks.y * blocks.z == 0) {
-        last_error = cudaErrorInvalidConfiguration;
-        return;
-    }
-    call = f;
-    kernel = context;
+    kernel = &f;
     gridDim = blocks;
     blockDim = block;
-    last_error = fails() ? cudaErrorLaunchFailure : run_grid(blocks);
+    return run_grid(blocks);
 }
+
+void launch(cudaStream_t stream, dim3 blocks, dim3 block, const std::function<void()> &f)
+{
+    unsigned count = block.x * block.y * block.z;
+    if (count == 0 || count > THREADS_MOST || blocks.x * blocks.y * blocks.z == 0)
+        last_error = cudaErrorInvalidConfiguration;
+    else if (fails())
+        last_error = cudaErrorLaunchFailure;
+    else {
+        cudaError_t error = enqueue(stream, [=] { return run(blocks, block, f); });
+        if (error != cudaSuccess) last_error = error;
+    }
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* What has been allocated, so that a copy to elsewhere is found. */
 struct allocation {
@@ -207,6 +253,19 @@ static bool is_allocated(const void *memory, size_t bytes)
         if (from >= start && from - start <= a->bytes && bytes <= a->bytes - (from - start))
             return true;
     }
+    return false;
+}
+
+/* What is pinned. */
+struct range {
+    char *from, *to;
+};
+static std::vector<range> pinned;
+
+static bool is_pinned(const void *memory, size_t bytes)
+{
+    for (const range &r : pinned)
+        if ((const char *)memory >= r.from && (const char *)memory + bytes <= r.to) return true;
     return false;
 }
 
@@ -240,7 +299,18 @@ cudaError_t cudaGetLastError()
     return error;
 }
 
-cudaError_t cudaDeviceSynchronize() { return fails() ? cudaErrorLaunchFailure : cudaSuccess; }
+cudaError_t cudaDeviceSynchronize()
+{
+    run_streams();
+    return fails() ? cudaErrorLaunchFailure : cudaGetLastError();
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t *stream)
+{
+    if (fails() || stream_count == STREAMS_MOST) return cudaErrorMemoryAllocation;
+    *stream = stream_count++;
+    return cudaSuccess;
+}
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
@@ -279,6 +349,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
 
 cudaError_t cudaFree(void *memory)
 {
+    run_streams();
     /* It is freed even where it is told to fail: there is nobody to try again. */
     bool failing = fails();
     for (allocation **a = &first; memory && *a; a = &(*a)->next)
@@ -292,26 +363,68 @@ cudaError_t cudaFree(void *memory)
     return memory || failing ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
+static cudaError_t check_copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
     if (fails() || (kind != cudaMemcpyDeviceToHost && !is_allocated(to, bytes)) ||
         (kind != cudaMemcpyHostToDevice && !is_allocated(from, bytes)))
         return cudaErrorInvalidValue;
-    memcpy(to, from, bytes);
     return cudaSuccess;
 }
 
-cudaError_t cudaMemset(void *memory, int value, size_t bytes)
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
+{
+    run_streams();
+    cudaError_t error = check_copy(to, from, bytes, kind);
+    if (error == cudaSuccess) error = cudaGetLastError();
+    if (error == cudaSuccess) memcpy(to, from, bytes);
+    return error;
+}
+
+/* To and from memory that is not pinned the runtime copies before it returns. */
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    cudaError_t error = check_copy(to, from, bytes, kind);
+    const void *host = kind == cudaMemcpyHostToDevice ? from : to;
+    if (error != cudaSuccess) return error;
+    enqueue(stream, [=] { return memcpy(to, from, bytes), cudaSuccess; });
+    if (kind != cudaMemcpyDeviceToDevice && !is_pinned(host, bytes)) run_stream(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
 {
     if (fails() || !is_allocated(memory, bytes)) return cudaErrorInvalidValue;
-    memset(memory, value, bytes);
+    return enqueue(stream, [=] { return memset(memory, value, bytes), cudaSuccess; });
+}
+
+cudaError_t cudaHostRegister(void *memory, size_t bytes, unsigned)
+{
+    char *from = (char *)memory, *to = from + bytes;
+    if (fails()) return cudaErrorMemoryAllocation;
+    for (const range &r : pinned)
+        if (from < r.to && r.from < to) return cudaErrorInvalidValue;
+    pinned.push_back({from, to});
     return cudaSuccess;
 }
 
-void oct_emulation(int64_t *calls_made, int64_t *not_freed, int reverse, int64_t fail)
+cudaError_t cudaHostUnregister(void *memory)
+{
+    run_streams();
+    for (size_t i = 0; i < pinned.size(); i++)
+        if (pinned[i].from == memory) {
+            pinned.erase(pinned.begin() + (long)i);
+            return cudaSuccess;
+        }
+    return cudaErrorInvalidValue;
+}
+
+void oct_emulation(int64_t *calls_made, int64_t *not_freed, int64_t *pins, int reverse,
+                   int64_t fail)
 {
     if (calls_made) *calls_made = calls;
     if (not_freed) *not_freed = allocations;
+    if (pins) *pins = (int64_t)pinned.size();
     calls = 0;
     reversed = reverse;
     fail_at = fail;

@@ -6,7 +6,11 @@
  * So a barrier that is missing shows as a wrong result, if not in the order of the threads then in
  * the reverse one, and one that not all threads reach is an error of the launch instead of a
  * deadlock. Shared memory holds NaNs when a block begins; a copy must lie within what was
- * allocated. */
+ * allocated.
+ *
+ * What is called on a stream waits until somebody asks for it, and then one stream does all its
+ * work after the other, so that work which leans on another stream's shows as a wrong result too.
+ */
 #ifndef OCT_CUDA_EMULATION_HPP
 #define OCT_CUDA_EMULATION_HPP
 #include <math.h>
@@ -14,13 +18,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <functional>
+
 #define __device__
 #define __global__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
-#define LAUNCH(kernel, blocks, threads, ...)                                                       \
-    emulation::launch((blocks), (threads), [&] { kernel(__VA_ARGS__); })
+#define LAUNCH(kernel, blocks, threads, stream, ...)                                               \
+    emulation::launch((stream), (blocks), (threads), [=] { kernel(__VA_ARGS__); })
 #define SHARED(type, name) type &name = *static_cast<type *>(emulation::shared(sizeof(type)))
 
 struct dim3 {
@@ -28,6 +34,9 @@ struct dim3 {
     dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+/* Stream 0 is the default one. */
+typedef int cudaStream_t;
 
 namespace emulation
 {
@@ -42,13 +51,7 @@ void *shared(size_t bytes);
 /* What the lane of the own warp that `pick` gives for the own one has handed in. */
 uint64_t exchange(uint64_t value, unsigned lane);
 unsigned own_lane();
-void run(dim3 blocks, dim3 threads, void (*call)(const void *), const void *kernel);
-
-template <class F> void launch(dim3 blocks, dim3 threads, const F &kernel)
-{
-    run(
-        blocks, threads, [](const void *f) { (*static_cast<const F *>(f))(); }, &kernel);
-}
+void launch(cudaStream_t stream, dim3 blocks, dim3 threads, const std::function<void()> &kernel);
 
 } // namespace emulation
 
@@ -132,12 +135,18 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
 cudaError_t cudaFree(void *memory);
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemset(void *memory, int value, size_t bytes);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaStreamCreate(cudaStream_t *stream);
+enum { cudaHostRegisterDefault };
+cudaError_t cudaHostRegister(void *memory, size_t bytes, unsigned flags);
+cudaError_t cudaHostUnregister(void *memory);
 
-/* Specs only. reversed: threads of a block run in the reverse order from now on. fail: the nth call
+/* Specs only. reversed: threads of a block, and streams, run in the reverse order from now on. fail: the nth call
  * of the runtime from now on fails (1: the next one); 0: none. calls: those since the last time;
- * allocations: that are not freed yet. Either may be NULL. */
+ * allocations: that are not freed yet; pins: memory that is pinned. Each may be NULL. */
 extern "C" __attribute__((visibility("default"))) void
-oct_emulation(int64_t *calls, int64_t *allocations, int reversed, int64_t fail);
+oct_emulation(int64_t *calls, int64_t *allocations, int64_t *pins, int reversed, int64_t fail);
 
 #endif

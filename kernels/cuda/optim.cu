@@ -12,7 +12,7 @@
 #include "kernels/cuda/run.hpp"
 #include "kernels/cuda/tables.hpp"
 
-enum { THREADS = 256, TILE = OCT_BLOCK_MAX, TILES = OCT_OPTIM_PIECE / TILE };
+enum { THREADS = 256, TILE = OCT_OTHER_TILE };
 enum { STRIDE = RUN * THREADS, TILE_BLOCKS = TILE / OCT_BLOCK_MIN };
 enum { SUMS = 16 }; /* in double, side by side, as the kernels on a processor have */
 
@@ -170,18 +170,25 @@ template <class RULE, int STATES> INLINE int write_tile(const tile_room *room, t
     return left_out;
 }
 
+/* The tile of this block of threads: behind the slot's usual elements. */
+INLINE tile tile_of(int64_t size, const oct_device_work &work, int64_t slot)
+{
+    bool is_usual = work.usual_starts[slot + 1] > work.usual_starts[slot];
+    int64_t usual = is_usual ? size / OCT_USUAL_TILE * OCT_USUAL_TILE : 0;
+    int64_t first = usual + (blockIdx.x - work.other_starts[slot]) * TILE, rest = size - first;
+    return {first, rest < TILE ? (int)rest : TILE};
+}
+
 template <class RULE>
 __global__ void __launch_bounds__(THREADS)
     step_kernel(unsigned long long *total, oct_device_work work)
 {
     enum { STATES = RULE::STATES > 0 ? RULE::STATES : 1 };
     SHARED(tile_room, room);
-    const oct_optim_piece piece = work.pieces[work.usual_count + blockIdx.x / TILES];
-    int64_t from = (int64_t)(blockIdx.x % TILES) * TILE, rest = piece.count - from;
-    if (rest <= 0) return;
-    tile t = {piece.first + from, rest < TILE ? (int)rest : TILE};
-    share_slot(&room.slot, work.slots + piece.slot);
+    int64_t slot = slot_of(work.other_starts, work.slot_count, blockIdx.x);
+    share_slot(&room.slot, work.slots + slot);
     __syncthreads();
+    tile t = tile_of(room.slot.size, work, slot);
     share_tile(&room, t);
     __syncthreads();
     if (room.slot.bits != 32 && !room.slot.whole) {
@@ -326,47 +333,51 @@ __global__ void __launch_bounds__(THREADS)
 
 /* ---- host side ------------------------------------------------------------------------------- */
 
-/* After a launch: it has run, and nothing went wrong. */
-static int finish()
+static int launched()
 {
     CUDA_TRY(cudaGetLastError(), "launching a step");
-    CUDA_TRY(cudaDeviceSynchronize(), "a step");
     return 0;
 }
 
 #define STEP_CASE(name)                                                                            \
     case OCT_RULE_##name:                                                                          \
-        LAUNCH(step_kernel<name##_of>, (unsigned)(others * TILES), THREADS,                        \
-               (unsigned long long *)left_out, *work);                                             \
+        LAUNCH(step_kernel<name##_of>, (unsigned)work.other_blocks, THREADS, cuda_stream(), total, \
+               work);                                                                              \
         break;
 
-int cuda_optim_step(uint64_t *left_out, const oct_device_work *work)
+int cuda_optim_step(uint64_t *left_out, const oct_device_work *given)
 {
-    int64_t others = work->piece_count - work->usual_count;
-    if (work->usual_count > 0) cuda_step_usual(left_out, work);
-    if (others == 0) return finish();
-    switch (work->arithmetic) {
+    unsigned long long *total = (unsigned long long *)left_out;
+    const oct_device_work work = *given;
+    if (work.usual_blocks > 0) cuda_step_usual(left_out, given);
+    if (work.other_blocks == 0) return launched();
+    switch (work.arithmetic) {
         OCT_FOR_EACH_RULE(STEP_CASE)
     }
-    return finish();
+    return launched();
 }
 
 #define MEASURE_CASE(name)                                                                         \
     case OCT_RULE_##name:                                                                          \
-        LAUNCH(measure_kernel<name##_of>, (unsigned)work->piece_count, THREADS, measures, *work);  \
+        LAUNCH(measure_kernel<name##_of>, (unsigned)work.piece_count, THREADS, cuda_stream(),      \
+               measures, work);                                                                    \
         break;
 
-int cuda_optim_measure(oct_optim_measure *measures, const oct_device_work *work)
+int cuda_optim_measure(oct_optim_measure *measures, const oct_device_work *given)
 {
-    switch (work->arithmetic) {
+    const oct_device_work work = *given;
+    switch (work.arithmetic) {
         OCT_FOR_EACH_RULE(MEASURE_CASE)
     }
-    return finish();
+    return launched();
 }
 
-int cuda_optim_squares(double *sums, uint64_t *left_out, const oct_device_work *work, int of_params)
+int cuda_optim_squares(double *sums, uint64_t *left_out, const oct_device_work *given,
+                       int of_params)
 {
-    LAUNCH(squares_kernel, (unsigned)work->piece_count, CHUNKS * SUMS, sums,
-           (unsigned long long *)left_out, *work, of_params);
-    return finish();
+    unsigned long long *total = (unsigned long long *)left_out;
+    const oct_device_work work = *given;
+    LAUNCH(squares_kernel, (unsigned)work.piece_count, CHUNKS * SUMS, cuda_stream(), sums, total,
+           work, of_params);
+    return launched();
 }

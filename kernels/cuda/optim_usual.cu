@@ -10,8 +10,8 @@
 #include "kernels/cuda/plugin.hpp"
 #include "kernels/cuda/run.hpp"
 
-enum { TILE = OCT_USUAL_TILE, RUNS = 2, THREADS = TILE / (RUN * RUNS), TILES = 4 };
-enum { BLOCKS = TILE / OCT_BLOCK_MIN, PARTS = OCT_OPTIM_PIECE / (TILE * TILES) };
+enum { TILE = OCT_USUAL_TILE, RUNS = 2, THREADS = TILE / (RUN * RUNS) };
+enum { BLOCKS = TILE / OCT_BLOCK_MIN };
 /* Magnitudes that have been lifted have the exponents from OCT_OCTAVE_FIRST on, four cells each. */
 enum { FIRST_CELL = 4 * OCT_OCTAVE_FIRST };
 
@@ -192,19 +192,19 @@ __global__ void __launch_bounds__(THREADS, 4)
 {
     enum { STATES = RULE::STATES };
     SHARED(usual_room, room);
-    const oct_optim_piece piece = work.pieces[blockIdx.x / PARTS];
-    int64_t from = (int64_t)(blockIdx.x % PARTS) * (TILE * TILES), rest = piece.count - from;
-    if (rest <= 0) return;
-    const oct_optim_slot &s = work.slots[piece.slot];
+    int64_t slot = slot_of(work.usual_starts, work.slot_count, blockIdx.x);
+    const oct_optim_slot &s = work.slots[slot];
     const oct_numbers n = s.numbers;
     int shift = log2_of(s.block), lanes = lanes_of(s.block), left_out = 0;
-    int tiles = rest < TILE * TILES ? (int)rest / TILE : TILES;
+    int64_t tile = (blockIdx.x - work.usual_starts[slot]) * OCT_USUAL_TILES;
+    int64_t rest = s.size / TILE - tile;
+    int tiles = rest < OCT_USUAL_TILES ? (int)rest : OCT_USUAL_TILES;
     UNROLL for (int j = 0; j < STATES; j++) {
         share_map(room.map + j, s.state[j].map);
         if (threadIdx.x < BLOCKS) room.most[j][threadIdx.x] = 0;
     }
     ONE_BY_ONE for (int k = 0; k < tiles; k++) {
-        int64_t first = piece.first + from + k * TILE;
+        int64_t first = (tile + k) * TILE;
         uint32_t *words = room.words[k % 2];
         elements<STATES> e;
         read_tile<STATES>(&e, s, first, shift);
@@ -224,13 +224,15 @@ __global__ void __launch_bounds__(THREADS, 4)
 
 #define USUAL_CASE(name)                                                                           \
     case OCT_RULE_##name:                                                                          \
-        LAUNCH(usual_kernel<name##_of>, (unsigned)(work->usual_count * PARTS), THREADS,            \
-               (unsigned long long *)left_out, *work);                                             \
+        LAUNCH(usual_kernel<name##_of>, (unsigned)given->usual_blocks, THREADS, cuda_stream(),     \
+               total, work);                                                                       \
         break;
 
-void cuda_step_usual(uint64_t *left_out, const oct_device_work *work)
+void cuda_step_usual(uint64_t *left_out, const oct_device_work *given)
 {
-    switch (work->arithmetic) {
+    unsigned long long *total = (unsigned long long *)left_out;
+    const oct_device_work work = *given;
+    switch (work.arithmetic) {
         OCT_FOR_EACH_RULE(USUAL_CASE)
     }
 }

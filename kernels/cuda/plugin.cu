@@ -46,6 +46,31 @@ static int use(char *name, int64_t bytes, int device)
     return 0;
 }
 
+/* ---- lanes ----------------------------------------------------------------------------------- */
+
+/* Lane 0 is the runtime's default stream, for which the streams of the others wait, and which waits
+ * for them. */
+static cudaStream_t streams[1 + OCT_LANES];
+static int lane;
+
+cudaStream_t cuda_stream() { return streams[lane]; }
+
+static int choose_lane(int number)
+{
+    if (number > 0 && !streams[number])
+        CUDA_TRY(cudaStreamCreate(streams + number), "making a lane");
+    lane = number;
+    return 0;
+}
+
+static int wait()
+{
+    CUDA_TRY(cudaDeviceSynchronize(), "waiting for its work");
+    return 0;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
 static int allocate(void **device, int64_t bytes)
 {
     char what[64];
@@ -60,28 +85,44 @@ static int release(void *device)
     return 0;
 }
 
+static int pin(void *host, int64_t bytes)
+{
+    CUDA_TRY(cudaHostRegister(host, (size_t)bytes, cudaHostRegisterDefault), "pinning memory");
+    return 0;
+}
+
+static int unpin(void *host)
+{
+    CUDA_TRY(cudaHostUnregister(host), "releasing pinned memory");
+    return 0;
+}
+
+static int transfer(void *to, const void *from, int64_t bytes, cudaMemcpyKind kind,
+                    const char *what)
+{
+    if (lane == 0) CUDA_TRY(cudaMemcpy(to, from, (size_t)bytes, kind), what);
+    else CUDA_TRY(cudaMemcpyAsync(to, from, (size_t)bytes, kind, cuda_stream()), what);
+    return 0;
+}
+
 static int upload(void *device, const void *host, int64_t bytes)
 {
-    CUDA_TRY(cudaMemcpy(device, host, (size_t)bytes, cudaMemcpyHostToDevice), "copying to the GPU");
-    return 0;
+    return transfer(device, host, bytes, cudaMemcpyHostToDevice, "copying to the GPU");
 }
 
 static int download(void *host, const void *device, int64_t bytes)
 {
-    CUDA_TRY(cudaMemcpy(host, device, (size_t)bytes, cudaMemcpyDeviceToHost),
-             "copying from the GPU");
-    return 0;
+    return transfer(host, device, bytes, cudaMemcpyDeviceToHost, "copying from the GPU");
 }
 
 static int copy(void *to, const void *from, int64_t bytes)
 {
-    CUDA_TRY(cudaMemcpy(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice), "copying on the GPU");
-    return 0;
+    return transfer(to, from, bytes, cudaMemcpyDeviceToDevice, "copying on the GPU");
 }
 
 static int fill(void *device, int value, int64_t bytes)
 {
-    CUDA_TRY(cudaMemset(device, value, (size_t)bytes), "filling memory");
+    CUDA_TRY(cudaMemsetAsync(device, value, (size_t)bytes, cuda_stream()), "filling memory");
     return 0;
 }
 
@@ -95,8 +136,12 @@ static const oct_device_kernels table = {
     last_error,
     count,
     use,
+    choose_lane,
+    wait,
     allocate,
     release,
+    pin,
+    unpin,
     upload,
     download,
     copy,

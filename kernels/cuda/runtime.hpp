@@ -1,6 +1,6 @@
 /* runtime.hpp - CUDA's runtime, or its emulation, and the few words in which the two differ.
  *
- * LAUNCH(kernel, blocks, threads, arguments...)
+ * LAUNCH(kernel, blocks, threads, stream, arguments...): the arguments are copied.
  * SHARED(type, name): a variable of the block of threads, within a kernel; of undefined content.
  * UNROLL: before a loop whose arrays are to lie in registers; ONE_BY_ONE: before one whose body is
  * to be there once. */
@@ -9,7 +9,8 @@
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
-#define LAUNCH(kernel, blocks, threads, ...) kernel<<<(blocks), (threads)>>>(__VA_ARGS__)
+#define LAUNCH(kernel, blocks, threads, stream, ...)                                               \
+    kernel<<<(blocks), (threads), 0, (stream)>>>(__VA_ARGS__)
 #define SHARED(type, name) __shared__ type name
 #define UNROLL _Pragma("unroll")
 #define ONE_BY_ONE _Pragma("unroll 1")

@@ -9,10 +9,10 @@ ffi.cdef [[
 typedef struct oct_emulation_info { const char *dli_fname; void *dli_fbase; const char *dli_sname;
   void *dli_saddr; } oct_emulation_info;
 int dladdr(const void *address, oct_emulation_info *info);
-void oct_emulation(int64_t *calls, int64_t *allocations, int reversed, int64_t fail);
+void oct_emulation(int64_t *calls, int64_t *allocations, int64_t *pins, int reversed, int64_t fail);
 ]]
 
-local calls, allocations = ffi.new "int64_t[1]", ffi.new "int64_t[1]"
+local calls, allocations, pins = ffi.new "int64_t[1]", ffi.new "int64_t[1]", ffi.new "int64_t[1]"
 local library
 
 -- It lies beside liboctet.so, and the core has opened it.
@@ -22,8 +22,8 @@ local function control(reversed, fail)
     ffi.C.dladdr(ffi.cast("const void *", binding.C.oct_device_open), info)
     library = ffi.load(ffi.string(info.dli_fname):gsub("[^/]*$", "") .. "liboctet-cuda-emu.so")
   end
-  library.oct_emulation(calls, allocations, reversed, fail)
-  return tonumber(calls[0]), tonumber(allocations[0])
+  library.oct_emulation(calls, allocations, pins, reversed, fail)
+  return tonumber(calls[0]), tonumber(allocations[0]), tonumber(pins[0])
 end
 
 M.DEVICE = "cuda-emu"
@@ -50,7 +50,7 @@ end
 --- Threads of a block run in their order, and nothing fails.
 function M.usual() control(0, 0) end
 
---- Threads of a block run in the reverse order.
+--- Threads of a block run in the reverse order, and so do streams.
 function M.reverse() control(1, 0) end
 
 --- Let the nth call of the runtime from now fail.
@@ -58,6 +58,7 @@ function M.fail(nth) control(0, nth) end
 
 --- @treturn number calls of the runtime since the last use of a control
 -- @treturn number allocations that are not freed
+-- @treturn number stretches of the processor's memory that are pinned
 function M.counts() return control(0, 0) end
 
 return M
