@@ -37,7 +37,7 @@ int oct_optim_free(oct_optim *o)
     oct_free(o->members);
     oct_free(o->groups);
     oct_free(o->slots);
-    oct_free(o->slot_member);
+    oct_free(o->planned);
     oct_free(o->all.pieces);
     oct_free(o->all.units);
     oct_free(o->first.pieces);
@@ -136,7 +136,7 @@ static int make_room(oct_optim *o, int64_t pieces)
         int64_t room = o->room ? 2 * o->room : 16;
         OCT_TRY(grow(&o->members, room, sizeof *o->members));
         OCT_TRY(grow(&o->slots, room, sizeof *o->slots));
-        OCT_TRY(grow(&o->slot_member, room, sizeof *o->slot_member));
+        OCT_TRY(grow(&o->planned, room, sizeof *o->planned));
         o->room = room;
     }
     int64_t room = o->piece_room + pieces;
@@ -322,6 +322,7 @@ int oct_optim_add(oct_optim *o, oct_tensor *p, const char *name, int group, int 
     o->random_blocks += 2 * 4 * (uint64_t)oct_blocks_of(p->size, 64);
     o->piece_room += oct_pieces_of(p->size);
     o->device = p->storage->device;
+    oct_optim_fill_slot(o->slots + o->count, &m);
     o->members[o->count++] = m;
     return 0;
 }

@@ -15,17 +15,18 @@ typedef struct oct_optim_group_numbers {
     double options[OCT_RULE_OPTIONS];
 } oct_optim_group_numbers;
 
-/* A parameter and its state. */
+/* A parameter and its state. What every step looks at comes first, on one cache line. */
 typedef struct oct_optim_member {
     oct_tensor *parameter;
-    char *name;
     const oct_rule *rule;
+    int64_t steps;
+    uint64_t random_base; /* its first block within a step's */
+    int group, bits, flags, correction_bits, state_device;
+    int64_t block;
+    char *name;
     oct_tensor *tensors[OCT_STATE_TENSORS];
     const oct_map *maps[OCT_STATES];
     oct_optim_error *errors; /* of the last step, by state; NULL where nobody wants to know */
-    int group, bits, flags, correction_bits, state_device;
-    int64_t block, steps;
-    uint64_t random_base; /* its first block within a step's */
 } oct_optim_member;
 
 /* Pieces, bundled into units. */
@@ -47,9 +48,10 @@ struct oct_optim {
     oct_optim_member *members;
     int64_t count, room;
     uint64_t random_blocks; /* that a step takes */
-    /* The work of a step, with room for all members. */
-    oct_optim_slot *slots;
-    int64_t *slot_member;     /* whose slot it is */
+    /* The work of a step, with room for all members. What of a slot is the same in each step is
+     * never written again: a step goes through many of them that have left the cache. */
+    oct_optim_slot *slots;    /* by member */
+    int64_t *planned;         /* the members that the step is of */
     oct_optim_cut all, first; /* all pieces; those that a first pass goes over */
     double *sums;             /* by piece, as the rest */
     oct_optim_measure *measures;
@@ -70,7 +72,7 @@ typedef struct oct_step_scale {
 
 /* 1 where the parameter has a gradient to be stepped with. */
 int oct_optim_has_gradient(const oct_tensor *parameter);
-/* A slot for a member with its gradient; numbers and random offsets are still open. */
+/* What of a member's slot stays the same. */
 void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m);
 /* The numbers of the member's step, of which there have been m->steps with this one. */
 oct_numbers oct_optim_numbers(const oct_optim *o, const oct_optim_member *m, oct_step_scale scale,

@@ -47,20 +47,18 @@ static int number_format(const oct_tensor *t)
 void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m)
 {
     const oct_tensor *p = m->parameter, *correction = m->tensors[OCT_STATE_CORRECTION];
+    int narrow = m->bits != 32;
     *slot = (oct_optim_slot){
-        .param = oct_data(p),
         .param_format = number_format(p),
         .size = p->size,
-        .grad = oct_data(p->grad),
-        .grad_format = number_format(p->grad),
         .correction = correction ? oct_data(correction) : NULL,
         .correction_bits = m->correction_bits,
         .arithmetic = m->rule->arithmetic,
         .bits = m->bits,
         .block = m->block,
-        .root = m->bits != 32 && (m->flags & OCT_FORMAT_ROOT),
-        .stochastic = m->bits != 32 && (m->flags & OCT_FORMAT_STOCHASTIC),
-        .whole = m->bits != 32 && (m->flags & OCT_FORMAT_WHOLE),
+        .root = narrow && (m->flags & OCT_FORMAT_ROOT),
+        .stochastic = narrow && (m->flags & OCT_FORMAT_STOCHASTIC),
+        .whole = narrow && (m->flags & OCT_FORMAT_WHOLE),
         .norms = m->rule->norms,
         .params_there = p->storage->device != OCT_CPU,
         .states_there = m->state_device != OCT_CPU,
@@ -76,6 +74,15 @@ void oct_optim_fill_slot(oct_optim_slot *slot, const oct_optim_member *m)
             slot->state[j].map = m->maps[j];
         }
     }
+}
+
+/* Where parameter and gradient lie now; errors: NULL, or where to note them. */
+static void point_slot(oct_optim_slot *slot, const oct_tensor *p, oct_optim_error *errors)
+{
+    slot->param = oct_data(p);
+    slot->grad = oct_data(p->grad);
+    slot->grad_format = number_format(p->grad);
+    slot->errors = slot->bits != 32 ? errors : NULL;
 }
 
 void oct_optim_load_param(float *y, const oct_optim_slot *slot)
@@ -119,30 +126,28 @@ static void cut_slot(oct_optim_cut *cut, int64_t *pieces, int64_t *bundled, int6
 }
 
 /* Cut what has a gradient into pieces, and bundle pieces into units of about a whole piece's size.
- * Returns how many slots there are. matrices 0: without those that are stepped by themselves.
+ * Returns how many members are planned. matrices 0: without those that are stepped by themselves.
  * only: the one member that is wanted, or -1. */
 static int64_t plan(oct_optim *o, int matrices, int64_t only)
 {
-    int64_t slots = 0, pieces = 0, firsts = 0, bundled = OCT_OPTIM_PIECE, first_bundled = bundled;
+    int64_t members = 0, pieces = 0, firsts = 0, bundled = OCT_OPTIM_PIECE, first_bundled = bundled;
     o->all.unit_count = o->first.unit_count = 0;
     int64_t end = only < 0 ? o->count : only + 1;
     for (int64_t i = only < 0 ? 0 : only; i < end; i++) {
         const oct_optim_member *m = o->members + i;
         if (!oct_optim_has_gradient(m->parameter)) continue;
         if (!matrices && m->rule->matrix != OCT_MATRIX_PLAIN) continue;
-        oct_optim_slot *slot = o->slots + slots;
-        oct_optim_fill_slot(slot, m);
-        if (o->errors && m->bits != 32) slot->errors = o->errors + pieces * OCT_STATES;
-        o->slot_member[slots] = i;
-        cut_slot(&o->all, &pieces, &bundled, slots, slot->size);
-        if (needs_first_pass(slot)) cut_slot(&o->first, &firsts, &first_bundled, slots, slot->size);
-        slots++;
+        oct_optim_slot *slot = o->slots + i;
+        point_slot(slot, m->parameter, o->errors ? o->errors + pieces * OCT_STATES : NULL);
+        o->planned[members++] = i;
+        cut_slot(&o->all, &pieces, &bundled, i, slot->size);
+        if (needs_first_pass(slot)) cut_slot(&o->first, &firsts, &first_bundled, i, slot->size);
     }
     /* The end of the last unit; an optimizer without parameters has no room for it. */
     if (o->all.units) o->all.units[o->all.unit_count] = pieces;
     if (o->first.units) o->first.units[o->first.unit_count] = firsts;
     if (o->errors) memset(o->errors, 0, (size_t)pieces * OCT_STATES * sizeof *o->errors);
-    return slots;
+    return members;
 }
 
 static oct_optim_work work_of(const oct_optim *o, const oct_optim_cut *cut)
@@ -213,34 +218,50 @@ int oct_optim_grad_norm(double *norm, int64_t *not_finite, oct_optim *o)
     return 0;
 }
 
-/* The numbers of all slots; those that depend on norms are set again once these are known. */
-static void set_numbers(oct_optim *o, int64_t slots, oct_step_scale scale)
+/* The numbers of all that are planned, mostly the same ones for many; those that depend on norms
+ * are set again once these are known. */
+static void set_numbers(oct_optim *o, int64_t count, oct_step_scale scale)
 {
-    for (int64_t k = 0; k < slots; k++)
-        o->slots[k].numbers = oct_optim_numbers(o, o->members + o->slot_member[k], scale, 0, 0);
+    const oct_optim_member *last = NULL;
+    oct_numbers numbers;
+    for (int64_t i = 0; i < count; i++) {
+        const oct_optim_member *m = o->members + o->planned[i];
+        if (!last || m->group != last->group || m->steps != last->steps)
+            numbers = oct_optim_numbers(o, m, scale, 0, 0);
+        last = m;
+        o->slots[o->planned[i]].numbers = numbers;
+    }
+}
+
+static void set_numbers_by_norms(oct_optim *o, int64_t member, oct_step_scale scale,
+                                 double param_norm, double other_norm)
+{
+    o->slots[member].numbers =
+        oct_optim_numbers(o, o->members + member, scale, param_norm, other_norm);
 }
 
 /* LARS: norms of parameters and gradients. */
-static int set_gradient_norms(oct_optim *o, int64_t slots, oct_step_scale scale)
+static int set_gradient_norms(oct_optim *o, int64_t count, oct_step_scale scale)
 {
     oct_optim_work work = work_of(o, &o->all);
     int64_t not_finite, pieces = work.unit_count > 0 ? work.units[work.unit_count] : 0, i = 0;
     int any = 0;
-    for (int64_t k = 0; k < slots; k++) any |= o->slots[k].norms == OCT_NORMS_GRADIENT;
+    for (int64_t n = 0; n < count; n++)
+        any |= o->slots[o->planned[n]].norms == OCT_NORMS_GRADIENT;
     if (!any) return 0;
     OCT_TRY(squares(o->sums, &not_finite, o, &work, 0));
     for (int64_t j = 0; j < pieces; j++) o->measures[j].other_squares = o->sums[j];
     OCT_TRY(squares(o->sums, &not_finite, o, &work, 1));
-    for (int64_t k = 0; k < slots; k++) {
+    for (int64_t n = 0; n < count; n++) {
+        int64_t k = o->planned[n];
         double params = 0, gradients = 0;
         for (; i < pieces && work.pieces[i].slot == k; i++) {
             params += o->sums[i];
             gradients += o->measures[i].other_squares;
         }
         if (o->slots[k].norms == OCT_NORMS_GRADIENT)
-            o->slots[k].numbers =
-                oct_optim_numbers(o, o->members + o->slot_member[k], scale, sqrt(params),
-                                  sqrt(gradients) * fabs(scale.grad_scale));
+            set_numbers_by_norms(o, k, scale, sqrt(params),
+                                 sqrt(gradients) * fabs(scale.grad_scale));
     }
     return 0;
 }
@@ -281,14 +302,12 @@ static int run_first_pass(oct_optim *o, oct_step_scale scale)
         oct_optim_measure sum = measured(o, &work, &i);
         memcpy(o->slots[k].next_absmax, sum.absmax, sizeof sum.absmax);
         if (o->slots[k].norms == OCT_NORMS_DIRECTION)
-            o->slots[k].numbers =
-                oct_optim_numbers(o, o->members + o->slot_member[k], scale, sqrt(sum.param_squares),
-                                  sqrt(sum.other_squares));
+            set_numbers_by_norms(o, k, scale, sqrt(sum.param_squares), sqrt(sum.other_squares));
     }
     return 0;
 }
 
-static int keep_whole_scales(const oct_optim *o, const oct_optim_slot *s)
+static int keep_whole_scale(const oct_optim *o, const oct_optim_slot *s)
 {
     for (int j = 0; s->whole && j < OCT_STATES; j++) {
         float scale = s->next_absmax[j] < OCT_ABSMAX_LEAST ? 0 : s->next_absmax[j];
@@ -309,15 +328,14 @@ static void add_error(oct_optim_error *sum, const oct_optim_error *e)
     sum->saturated += e->saturated;
 }
 
-static void keep_errors(oct_optim *o, int64_t slots)
+static void keep_errors(oct_optim *o, int64_t count)
 {
     const oct_optim_work work = work_of(o, &o->all);
-    for (int64_t k = 0; k < slots; k++)
-        memset(o->members[o->slot_member[k]].errors, 0, OCT_STATES * sizeof *o->errors);
+    for (int64_t n = 0; n < count; n++)
+        memset(o->members[o->planned[n]].errors, 0, OCT_STATES * sizeof *o->errors);
     for (int64_t i = 0; work.unit_count > 0 && i < work.units[work.unit_count]; i++)
         for (int j = 0; j < OCT_STATES; j++)
-            add_error(o->members[o->slot_member[work.pieces[i].slot]].errors + j,
-                      o->errors + i * OCT_STATES + j);
+            add_error(o->members[work.pieces[i].slot].errors + j, o->errors + i * OCT_STATES + j);
 }
 
 /* Whole pieces of one slot: the room for all of them is there. */
@@ -336,7 +354,7 @@ int oct_optim_run(int64_t *left_out, oct_optim *o, const oct_optim_slot *given)
         memcpy(slot.next_absmax, sum.absmax, sizeof sum.absmax);
     }
     OCT_TRY(launch(left_out, o, &work));
-    return keep_whole_scales(o, &slot);
+    return keep_whole_scale(o, &slot);
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */
@@ -358,9 +376,9 @@ static int step_matrix(int64_t *left_out, oct_optim *o, oct_optim_member *m, uin
     oct_optim_slot slot;
     int64_t pieces = oct_pieces_of(m->parameter->size);
     oct_optim_fill_slot(&slot, m);
+    point_slot(&slot, m->parameter, o->errors);
     begin_member(m, &slot, random_offset);
-    if (o->errors && m->bits != 32) {
-        slot.errors = o->errors;
+    if (slot.errors) {
         memset(o->errors, 0, (size_t)pieces * OCT_STATES * sizeof *o->errors);
         memset(m->errors, 0, OCT_STATES * sizeof *m->errors);
     }
@@ -394,27 +412,28 @@ static int check_step(const oct_optim *o, oct_step_scale scale)
     return check_alive(o);
 }
 
-static int run_slots(int64_t *left_out, oct_optim *o, int64_t slots, oct_step_scale scale)
+static int run_slots(int64_t *left_out, oct_optim *o, int64_t count, oct_step_scale scale)
 {
-    set_numbers(o, slots, scale);
-    OCT_TRY(set_gradient_norms(o, slots, scale));
+    set_numbers(o, count, scale);
+    OCT_TRY(set_gradient_norms(o, count, scale));
     OCT_TRY(run_first_pass(o, scale));
     oct_optim_work work = work_of(o, &o->all);
     return launch(left_out, o, &work);
 }
 
 /* The members that have been planned. Where memory ends they have made no step. */
-static int step_slots(int64_t *left_out, oct_optim *o, int64_t slots, uint64_t random_offset,
+static int step_slots(int64_t *left_out, oct_optim *o, int64_t count, uint64_t random_offset,
                       oct_step_scale scale)
 {
-    for (int64_t k = 0; k < slots; k++)
-        begin_member(o->members + o->slot_member[k], o->slots + k, random_offset);
-    if (run_slots(left_out, o, slots, scale) != 0) {
-        for (int64_t k = 0; k < slots; k++) o->members[o->slot_member[k]].steps--;
+    for (int64_t n = 0; n < count; n++)
+        begin_member(o->members + o->planned[n], o->slots + o->planned[n], random_offset);
+    if (run_slots(left_out, o, count, scale) != 0) {
+        for (int64_t n = 0; n < count; n++) o->members[o->planned[n]].steps--;
         return -1;
     }
-    for (int64_t k = 0; k < slots; k++) OCT_TRY(keep_whole_scales(o, o->slots + k));
-    if (o->errors) keep_errors(o, slots);
+    for (int64_t n = 0; o->first.unit_count > 0 && n < count; n++)
+        OCT_TRY(keep_whole_scale(o, o->slots + o->planned[n]));
+    if (o->errors) keep_errors(o, count);
     return 0;
 }
 
