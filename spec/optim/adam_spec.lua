@@ -19,6 +19,19 @@ describe("32-bit Adam", function()
     assert.is_true(gradients.difference(b:totable(), {2.9, 4.1}, 1) < 1e-6)
   end)
 
+  it("corrects each bias by its parameter's own steps", function()
+    local a, b, alone = gradients.parameter {1}, gradients.parameter {1}, gradients.parameter {1}
+    local opt, other = optim.adam({a, b}), optim.adam({alone})
+    gradients.set(a, {1})
+    opt:step()
+    gradients.set(b, {2})
+    gradients.set(alone, {2})
+    opt:step()
+    other:step()
+    assert.same(alone:totable(), b:totable())
+    assert.same({["1"] = 2, ["2"] = 1}, opt:state().numbers.steps)
+  end)
+
   it("moves groups by their own numbers", function()
     local a, b = gradients.parameter {1}, gradients.parameter {1}
     local opt = optim.adamw({{params = {a}, weight_decay = 0.5}, {params = {b}, lr = 0.2}},
