@@ -143,9 +143,10 @@ enum { cudaHostRegisterDefault };
 cudaError_t cudaHostRegister(void *memory, size_t bytes, unsigned flags);
 cudaError_t cudaHostUnregister(void *memory);
 
-/* Specs only. reversed: threads of a block, and streams, run in the reverse order from now on. fail: the nth call
- * of the runtime from now on fails (1: the next one); 0: none. calls: those since the last time;
- * allocations: that are not freed yet; pins: memory that is pinned. Each may be NULL. */
+/* Specs only. reversed: threads of a block, and streams, run in the reverse order from now on.
+ * fail: the nth call of the runtime from now on fails (1: the next one); 0: none. calls: those
+ * since the last time; allocations: that are not freed yet; pins: memory that is pinned. Each may
+ * be NULL. */
 extern "C" __attribute__((visibility("default"))) void
 oct_emulation(int64_t *calls, int64_t *allocations, int64_t *pins, int reversed, int64_t fail);
 

@@ -1,7 +1,7 @@
 /* optim.cu - one step of an optimizer on a GPU, all its parameters in one launch, or two: what is
  * usual has a kernel of its own (optim_usual.cu). And the sums that a step may need first.
  *
- * A block of threads takes a tile of a piece, and each thread runs of it (run.hpp). With 8-bit or
+ * A block of threads takes a tile of a slot, and each thread runs of it (run.hpp). With 8-bit or
  * 4-bit state it goes over the tile twice: for the new absmax of each quantization block, and then,
  * all again, to write parameters and codes; what it reads the second time lies in the cache.
  *
@@ -20,7 +20,8 @@ enum { SUMS = 16 }; /* in double, side by side, as the kernels on a processor ha
 typedef struct tile_room {
     oct_optim_slot slot;
     map_tables map[OCT_STATES];
-    alignas(16) uint32_t state_words[TILE / 4], param_words[TILE / 4]; /* drawn */
+    /* Drawn, four for 16 elements. */
+    alignas(16) uint32_t state_words[TILE / 4], param_words[TILE / 4];
     float scale[OCT_STATES][TILE_BLOCKS];   /* absmax of the old state */
     unsigned most[OCT_STATES][TILE_BLOCKS]; /* bits of the new state's */
 } tile_room;

@@ -1,6 +1,6 @@
-/* optim_usual.cu - the step of what is usual, as fast as the GPU's memory allows: f32 parameters and
- * gradients, all of a rule's states in 8 bits, rounded by chance in maps of lines (kernels/map.h),
- * with a scale for each block (oct_device_work says what else).
+/* optim_usual.cu - the step of what is usual, near to what a GPU's memory allows: f32 parameters
+ * and gradients, all of a rule's states in 8 bits, rounded by chance in maps of lines
+ * (kernels/map.h), with a scale for each block (oct_device_work says what else).
  *
  * A block of threads takes some tiles, one after the other. A thread holds the new states of its
  * elements until the absmax of their quantization blocks is known, so that all memory is read once

@@ -98,8 +98,8 @@ describe("an optimizer of parameters on a device", function()
     local shapes = {{700001}, {5000}}
     local bf16 = {min_8bit_size = 0, correction_bits = 8}
     for _, case in ipairs {{name = "adam8", options = {}}, {name = "adam4", options = {}},
-      {name = "adam8", options = {scale = "tensor"}}, {name = "adamw8", bf16 = true, options = bf16},
-      {name = "ademamix", options = {}}} do
+      {name = "adam8", options = {scale = "tensor"}},
+      {name = "adamw8", bf16 = true, options = bf16}, {name = "ademamix", options = {}}} do
       case.shapes, case.steps = shapes, 2
       bits.check(case, {
         {text = "streams in their order", kernels = "device", begin = emulation.usual},
