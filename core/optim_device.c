@@ -135,10 +135,15 @@ static int put_state(oct_slot_state *to, stage *s, const oct_optim_slot *slot,
     return 0;
 }
 
-/* Elements first .. first + count - 1 of a slot, as a slot. first: where a piece begins. */
+/* Elements first .. first + count - 1 of a slot, as a slot. first: where a piece begins. Where what
+ * is needed is only added up, *to holds nothing of use. */
 static int put_slot(oct_optim_slot *to, stage *s, const oct_optim_slot *from, int64_t first,
                     int64_t count)
 {
+    if (!s->room && from->params_there && from->states_there) {
+        for (int j = 0; s->with_states && j < OCT_STATES; j++) put_map(s, from->state[j].map);
+        return 0;
+    }
     int64_t param_bytes = number_bytes(from->param_format);
     int64_t grad_bytes = number_bytes(from->grad_format);
     int64_t correction_bytes = from->correction_bits / 8;
@@ -279,7 +284,7 @@ static int put_part(work_there *to, stage *s, const oct_optim_work *work, part p
         after = slot_end(work, i, p.end);
         size = elements_of(slot, first, after - i);
         OCT_TRY(put_slot(s->slots + slots, s, slot, first, size));
-        if (s->writes) add_starts(s, slots, size, is_usual(slot, s->slots + slots));
+        if (s->writes && s->room) add_starts(s, slots, size, is_usual(slot, s->slots + slots));
         for (int64_t at = 0; !s->writes && at < size; at += OCT_OPTIM_PIECE)
             s->pieces[pieces++] = (oct_optim_piece){slots, at, elements_of(slot, first + at, 1)};
     }
@@ -293,7 +298,7 @@ static int put_part(work_there *to, stage *s, const oct_optim_work *work, part p
         .slot_count = slots,
         .usual_blocks = s->usual_starts[slots],
         .other_blocks = s->other_starts[slots],
-        .arithmetic = s->slots[0].arithmetic,
+        .arithmetic = work->slots[work->pieces[p.first].slot].arithmetic,
     };
     if (!s->room) return 0;
     if (s->device->upload(s->room, s->small, s->small_used) != 0) return oct_device_fail(s->device);
