@@ -396,8 +396,8 @@ static int join(const stage *s, int status)
 {
     const oct_device_kernels *d = s->device;
     if (lanes_of(s) < 2) return status;
-    int joined = d->wait() == 0 && d->choose_lane(0) == 0;
-    return status != 0 || joined ? status : oct_device_fail(d);
+    int waited = d->wait(), left = d->choose_lane(0);
+    return status != 0 || (waited == 0 && left == 0) ? status : oct_device_fail(d);
 }
 
 static int fetch(const results *r, const stage *s, const work_there *there, int64_t pieces)
