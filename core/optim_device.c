@@ -195,9 +195,9 @@ static int is_usual(const oct_optim_slot *s, const oct_optim_slot *there)
         !s->stochastic || s->whole || s->block > OCT_USUAL_TILE || !is_even(there->param, 16) ||
         !is_even(there->grad, 16))
         return 0;
-    for (int j = 0; j < OCT_STATES; j++) {
+    for (int j = 0; j < states_of[s->arithmetic]; j++) {
         const oct_slot_state *state = s->state + j;
-        if (!state->codes != (j >= states_of[s->arithmetic])) return 0;
+        if (!state->codes && states_of[s->arithmetic] < OCT_STATES) return 0;
         if (state->codes && !(state->map->has_lines && is_even(there->state[j].codes, 4))) return 0;
     }
     return 1;

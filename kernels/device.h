@@ -31,9 +31,9 @@ enum { OCT_USUAL_TILE = 2048, OCT_USUAL_TILES = 4, OCT_OTHER_TILE = OCT_BLOCK_MA
  *
  * In a step, usual_starts[k] and other_starts[k] blocks of threads come before slot k, k <= slots.
  * Where a slot has usual elements, they are its first ones, as many as whole OCT_USUAL_TILEs hold.
- * Usual is: f32 parameters and gradients, all states of the rule in 8 bits, rounded by chance in
- * maps of lines, with scales for blocks that are not above a tile; numbers lie on whole multiples
- * of 16 bytes, and codes on those of 4. */
+ * Usual is: f32 parameters and gradients, state in 8 bits, rounded by chance in maps of lines, with
+ * scales for blocks that are not above a tile; of the rule's states all are there, or it has
+ * OCT_STATES of them; numbers lie on whole multiples of 16 bytes, and codes on those of 4. */
 typedef struct oct_device_work {
     const oct_optim_slot *slots;
     const oct_optim_piece *pieces;
