@@ -13,7 +13,7 @@ package.path = table.concat({here .. "/../?.lua", here .. "/../lua/?.lua",
   here .. "/../lua/?/init.lua", package.path}, ";")
 
 local cli = require "octet.cli"
-local octet = require "octet"
+local octet = cli.library()
 local train = octet.train
 
 -- "snippets" stands in for SST-2 where that cannot be had.

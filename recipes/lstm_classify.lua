@@ -11,8 +11,8 @@ package.path = table.concat({here .. "/../?.lua", here .. "/../lua/?.lua",
   here .. "/../lua/?/init.lua", package.path}, ";")
 
 local cli = require "octet.cli"
+local octet = cli.library()
 local file = require "octet.file"
-local octet = require "octet"
 local train = octet.train
 
 -- What an option is where it is not given.

@@ -14,7 +14,7 @@ package.path = table.concat({here .. "/../?.lua", here .. "/../lua/?.lua",
   here .. "/../lua/?/init.lua", package.path}, ";")
 
 local cli = require "octet.cli"
-local octet = require "octet"
+local octet = cli.library()
 local train = octet.train
 
 -- What an option is where it is not given: for SGD, and for all that scale their steps themselves.

@@ -11,8 +11,8 @@ package.path = table.concat({here .. "/../?.lua", here .. "/../lua/?.lua",
   here .. "/../lua/?/init.lua", package.path}, ";")
 
 local cli = require "octet.cli"
+local octet = cli.library()
 local lines = require "octet.lines"
-local octet = require "octet"
 
 local PROGRAM = {
   name = "predict", command = "luajit recipes/predict.lua",

@@ -12,8 +12,8 @@ package.path = table.concat({here .. "/../?.lua", here .. "/../lua/?.lua",
   here .. "/../lua/?/init.lua", package.path}, ";")
 
 local cli = require "octet.cli"
+local octet = cli.library()
 local file = require "octet.file"
-local octet = require "octet"
 local train = octet.train
 
 -- The arms. The report's 8 bits were bitsandbytes 0.36.0.post2's, the last of these.

@@ -144,4 +144,15 @@ describe("a recipe's frame", function()
     assert.equal("demo: standard output: No space left on device\nstatus 1\n",
       run('print "fine"', "> /dev/full"))
   end)
+
+  it("says in one line that the library is missing", function()
+    for _, name in ipairs {"glue_finetune", "lstm_classify", "lstm_language_model", "predict",
+      "replication_study"} do
+      local pipe = io.popen(("OCTET_LIBRARY=/nowhere/octet.so luajit recipes/%s.lua 2>&1; echo $?")
+        :format(name))
+      assert.equal("octet: liboctet.so was not found; build it with ./setup, or set OCTET_LIBRARY "
+        .. "to its path\n1\n", pipe:read "*a")
+      pipe:close()
+    end
+  end)
 end)

@@ -136,6 +136,16 @@ common(M.text, "resume", {what = "a folder", metavar = "DIR",
 common(M.text, "out", {what = "a folder", metavar = "DIR",
   help = "folder of the run; must not exist"})
 
+--- The library, for a program that cannot do without it: where it is not there, one line says so
+-- and the program ends with status 1.
+-- @treturn table octet
+function M.library()
+  local loaded, why = pcall(require, "octet.binding")
+  if loaded then return require "octet" end
+  io.stderr:write(M.one_line(why), "\n")
+  os.exit(1)
+end
+
 -- Parsing -----------------------------------------------------------------------------------------
 
 local METAVAR = {number = "X", integer = "N", text = "TEXT"}

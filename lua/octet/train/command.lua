@@ -2,6 +2,7 @@
 -- ends it, the line that goes on is printed.
 -- @module octet.train.command
 local cli = require "octet.cli"
+local message = require "octet.message"
 local progress = require "octet.train.progress"
 local run_folder = require "octet.train.run_folder"
 local signals = require "octet.train.signals"
@@ -24,7 +25,7 @@ function M.main(program, free, run)
     if stopped then stopped:leave() end
     if signal then
       progress.write(("stopped by %s; go on with:\n  luajit %s --resume %s\n"):format(
-        signals.name(signal), arg[0], stopped.folder))
+        signals.name(signal), message.word(arg[0]), message.word(stopped.folder)))
       return 128 + signal
     end
   end)

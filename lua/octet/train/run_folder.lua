@@ -45,7 +45,7 @@ function M.create(out, name)
   if out then
     if not file.claim_folder(out) then
       error(("--out: %s exists already; name a new folder, or go on with --resume %s"):format(out,
-        out), 0)
+        message.word(out)), 0)
     end
     return taken(out)
   end
