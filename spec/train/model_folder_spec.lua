@@ -37,7 +37,8 @@ describe("a classifier's folder", function()
   it("that is no classifier's, or says nonsense, is refused in one line", function()
     for _, config in ipairs {"", "[", "[]", "3", "{}", '{"id2label": 3}', '{"id2label": {}}',
         '{"id2label": {"0": "a", "2": "b"}}', '{"id2label": {"0": 5}}',
-        '{"id2label": {"x": "a"}}'} do
+        '{"id2label": {"x": "a"}}', '{"id2label": {"0": "a", "1": "b\\nc"}}',
+        '{"id2label": {"0": "a", "1": "b\\tc"}}'} do
       local ok, err = pcall(described, config)
       assert.is_false(ok, config)
       assert.is_nil(err:find "\n")

@@ -87,6 +87,9 @@ function M.describe(folder)
       error(("%s: the name of class %d is a %s, expected a string"):format(path, classes,
         type(name)), 0)
     end
+    if name:find "%c" then
+      error(("%s: the name of class %d holds a control character"):format(path, classes), 0)
+    end
     classes = classes + 1
     labels[classes] = name
   end
