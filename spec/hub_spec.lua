@@ -66,6 +66,19 @@ describe("a model", function()
     assert.equal(other, hub.model(other))
   end)
 
+  it("is found in the hub's cache where there is no home, else the error says that there is none",
+    function()
+      set("HOME", nil)
+      set("HF_HOME", folder .. "/hf")
+      set("HF_HUB_OFFLINE", "1")
+      finds("neither HOME nor XDG_CACHE_HOME is set", message_of(hub.model, "org/m"))
+      local place = folder .. "/hf/hub/models--org--m"
+      file.make_folder(place .. "/refs")
+      file.save(place .. "/refs/main", "abc123")
+      local snapshot = put_whole(place .. "/snapshots/abc123")
+      assert.equal(snapshot, hub.model "org/m")
+    end)
+
   it("is found in Octet's cache, by XDG_CACHE_HOME or in the home", function()
     local place = put_whole(folder .. "/home/.cache/octet/models/org/name")
     assert.equal(place, hub.model "org/name")

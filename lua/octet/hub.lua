@@ -193,14 +193,14 @@ function M.find(name)
   end
   tried[1] = "no folder of that name"
   if not is_hub_name(name) then return nil, tried end
-  local places = {in_octet_cache(name)}
-  local snapshot, place = in_hub_cache(name)
-  places[2] = snapshot or place
-  for _, folder in ipairs(places) do
-    local missing = lacks(folder)
-    if not missing then return folder, tried end
-    tried[#tried + 1] = file.is_folder(folder) and ("%s has no %s"):format(folder, missing)
-      or "no " .. folder
+  for _, look in ipairs {in_octet_cache, in_hub_cache} do
+    -- Where the environment names no home there may still be the hub's cache, of another variable.
+    local known, folder, place = pcall(look, name)
+    folder = folder or place
+    local missing = known and lacks(folder)
+    if known and not missing then return folder, tried end
+    tried[#tried + 1] = not known and folder
+      or file.is_folder(folder) and ("%s has no %s"):format(folder, missing) or "no " .. folder
   end
   return nil, tried
 end
