@@ -28,10 +28,15 @@ typedef struct product {
     dnnl_stream_t stream;
     dnnl_memory_desc_t scratchpad; /* ours, so that any thread may run the product */
     size_t scratchpad_bytes;
+    int64_t found;                 /* when it was last, counted in products */
+    int users;                     /* threads that run it */
 } product;
 
-enum { BUCKETS = 64 };
+/* A model's products are some dozens. Where sizes never come again, the oldest are dropped, since
+ * each takes some 9 KB. */
+enum { BUCKETS = 64, PRODUCTS_MOST = 1024 };
 static product *products[BUCKETS];
+static int64_t product_count, finds;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static dnnl_engine_t engine;
 
@@ -94,6 +99,27 @@ static dnnl_status_t build(product *p)
     return status;
 }
 
+static void destroy(product *p)
+{
+    if (p->stream) dnnl_stream_destroy(p->stream);
+    if (p->primitive) dnnl_primitive_destroy(p->primitive);
+    oct_free(p);
+}
+
+/* Drop the one that nobody has asked for for the longest time, of those that nobody runs. */
+static void drop_oldest(void)
+{
+    product **oldest = NULL;
+    for (int i = 0; i < BUCKETS; i++)
+        for (product **p = products + i; *p; p = &(*p)->next)
+            if ((*p)->users == 0 && (!oldest || (*p)->found < (*oldest)->found)) oldest = p;
+    if (!oldest) return;
+    product *gone = *oldest;
+    *oldest = gone->next;
+    destroy(gone);
+    product_count--;
+}
+
 static product *find_or_build(const product_key *key)
 {
     size_t bucket = (size_t)(key->m * 31 + key->n * 7 + key->k) % BUCKETS;
@@ -108,20 +134,33 @@ static product *find_or_build(const product_key *key)
     p->key = *key;
     dnnl_status_t status = build(p);
     if (status) {
-        if (p->primitive) dnnl_primitive_destroy(p->primitive);
-        oct_free(p);
+        destroy(p);
         return failed("make a product", status), NULL;
     }
+    if (product_count == PRODUCTS_MOST) drop_oldest();
+    product_count++;
     p->next = products[bucket];
     return products[bucket] = p;
 }
 
+/* The product, which stays until leave(). */
 static product *find(const product_key *key)
 {
     pthread_mutex_lock(&lock);
     product *p = find_or_build(key);
+    if (p) {
+        p->found = ++finds;
+        p->users++;
+    }
     pthread_mutex_unlock(&lock);
     return p;
+}
+
+static void leave(product *p)
+{
+    pthread_mutex_lock(&lock);
+    p->users--;
+    pthread_mutex_unlock(&lock);
 }
 
 /* ---- out of reach of signals ----------------------------------------------------------------- */
@@ -174,40 +213,40 @@ static dnnl_status_t execute(const product *p, int count, const dnnl_exec_arg_t 
 
 /* ---------------------------------------------------------------------------------------------- */
 
-static int multiply(float *y, const void *a, const void *b, const float *bias, int batched,
-                    int64_t batch, int64_t m, int64_t n, int64_t k, int transpose_a,
-                    int transpose_b, int accumulate, int bf16)
-{
-    product_key key;
-    memset(&key, 0, sizeof key);   /* compared with memcmp, padding included */
-    /* In a batch, sequences' lengths stand where weights' sizes stand in a single product, so that
-     * all is left open: one primitive serves, at 80 to 120 % of the speed with all sizes fixed. */
-    key.batched = batched;
-    key.m = transpose_a && !batched ? m : 0;
-    key.n = batched ? 0 : n;
-    key.k = transpose_a || batched ? 0 : k;
-    key.transpose_a = transpose_a;
-    key.transpose_b = transpose_b;
-    key.accumulate = accumulate;
-    key.bias = bias != NULL;
-    key.bf16 = bf16;
-    product *p = find(&key);
-    if (!p) return -1;
+/* What a product is of; the sizes as of one that is not batched. */
+typedef struct operands {
+    float *y;
+    const void *a, *b;
+    const float *bias;
+    int64_t batch, m, n, k;
+} operands;
 
+static dnnl_status_t describe_operands(dnnl_memory_desc_t descs[4], const product_key *key,
+                                       const operands *o)
+{
+    int batched = key->batched;
+    dnnl_status_t status =
+        describe(&descs[0], batched, o->batch, o->m, o->k, key->transpose_a, key->bf16);
+    if (!status)
+        status = describe(&descs[1], batched, o->batch, o->k, o->n, key->transpose_b, key->bf16);
+    if (!status) status = describe(&descs[2], batched, o->batch, o->m, o->n, 0, 0);
+    if (!status && key->bias) status = describe(&descs[3], 0, 0, 1, o->n, 0, 0);
+    return status;
+}
+
+static int run(const product *p, const operands *o)
+{
     enum { MOST = 5 };
     void *scratchpad = NULL;
     if (p->scratchpad_bytes && !(scratchpad = oct_block_new(p->scratchpad_bytes, OCT_WORKSPACE)))
         return -1;
     dnnl_memory_desc_t descs[MOST] = {[MOST - 1] = p->scratchpad};
-    void *data[MOST] = {(void *)a, (void *)b, y, (void *)bias, scratchpad};
+    void *data[MOST] = {(void *)o->a, (void *)o->b, o->y, (void *)o->bias, scratchpad};
     const int names[MOST] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS,
                              DNNL_ARG_SCRATCHPAD};
     dnnl_exec_arg_t args[MOST];
     int made = 0;
-    dnnl_status_t status = describe(&descs[0], batched, batch, m, k, transpose_a, bf16);
-    if (!status) status = describe(&descs[1], batched, batch, k, n, transpose_b, bf16);
-    if (!status) status = describe(&descs[2], batched, batch, m, n, 0, 0);
-    if (!status && bias) status = describe(&descs[3], 0, 0, 1, n, 0, 0);
+    dnnl_status_t status = describe_operands(descs, &p->key, o);
     for (int i = 0; !status && i < MOST; i++) {
         const int optional = names[i] == DNNL_ARG_BIAS || names[i] == DNNL_ARG_SCRATCHPAD;
         if (optional && !data[i]) continue;
@@ -221,14 +260,39 @@ static int multiply(float *y, const void *a, const void *b, const float *bias, i
     return status ? failed("run a product", status) : 0;
 }
 
+static int multiply(const operands *o, int batched, int transpose_a, int transpose_b,
+                    int accumulate, int bf16)
+{
+    product_key key;
+    memset(&key, 0, sizeof key);   /* compared with memcmp, padding included */
+    /* In a batch, sequences' lengths stand where weights' sizes stand in a single product, so that
+     * all is left open: one primitive serves, at 80 to 120 % of the speed with all sizes fixed. */
+    key.batched = batched;
+    key.m = transpose_a && !batched ? o->m : 0;
+    key.n = batched ? 0 : o->n;
+    key.k = transpose_a || batched ? 0 : o->k;
+    key.transpose_a = transpose_a;
+    key.transpose_b = transpose_b;
+    key.accumulate = accumulate;
+    key.bias = o->bias != NULL;
+    key.bf16 = bf16;
+    product *p = find(&key);
+    if (!p) return -1;
+    int status = run(p, o);
+    leave(p);
+    return status;
+}
+
 int oct_product(float *y, const void *a, const void *b, const float *bias, int64_t m, int64_t n,
                 int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
 {
-    return multiply(y, a, b, bias, 0, 1, m, n, k, transpose_a, transpose_b, accumulate, bf16);
+    operands o = {y, a, b, bias, 1, m, n, k};
+    return multiply(&o, 0, transpose_a, transpose_b, accumulate, bf16);
 }
 
 int oct_products(float *y, const void *a, const void *b, int64_t batch, int64_t m, int64_t n,
                  int64_t k, int transpose_a, int transpose_b, int accumulate, int bf16)
 {
-    return multiply(y, a, b, NULL, 1, batch, m, n, k, transpose_a, transpose_b, accumulate, bf16);
+    operands o = {y, a, b, NULL, batch, m, n, k};
+    return multiply(&o, 1, transpose_a, transpose_b, accumulate, bf16);
 }

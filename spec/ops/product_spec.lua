@@ -47,6 +47,29 @@ describe("a matrix product", function()
     assert.same(y, a:matmul(b):totable())
   end)
 
+  it("keeps what it made for shapes that never come again within bounds", function()
+    local function resident()
+      local f = assert(io.open "/proc/self/status")
+      local kilobytes = f:read("*a"):match "VmRSS:%s*(%d+)"
+      f:close()
+      return tonumber(kilobytes)
+    end
+    local function multiply(from, to)
+      for k = from, to do
+        octet.scope(function()
+          local y = tensor.ones {2, k}:matmul(tensor.ones {k, 3})
+          assert(y:sum():item() == 6 * k)
+        end)
+      end
+    end
+    multiply(1, 1500)
+    local before = resident()
+    multiply(1501, 4500)
+    -- 9 KB each would be 27 MB.
+    assert.is_true(resident() - before < 8000, resident() - before)
+    multiply(1, 10)
+  end)
+
   it("refuses matrices that do not fit, and gives both shapes", function()
     assert.error_matches(function() tensor.zeros({2, 3}):matmul(tensor.zeros({4, 5})) end,
       "%[2 x 3%].*%[4 x 5%]")
