@@ -73,15 +73,20 @@ INLINE vf stepped(vf *bound, vf s[OCT_STATES], vf p, vf kept, vf g, const oct_nu
     return vf_fma(vf_all(-n->step), direction, kept);
 }
 
-/* Ask for what a block of the usual size behind the next one begins with: left alone, the processor
- * looks ahead too little for two streams that halt and go. */
-INLINE void fetch_ahead(const float *p, const float *grad)
+/* Ask for what lies some blocks of the usual size ahead: left alone, the processor looks ahead too
+ * little for streams that halt and go. */
+INLINE void fetch_numbers(const float *p, const float *grad)
 {
     enum { AHEAD = 512 };
     for (int at = AHEAD; at < AHEAD + GROUP; at += 16) {
-        __builtin_prefetch(p + at, 1);
-        __builtin_prefetch(grad + at);
+        __builtin_prefetch(p + at, 1, 2);
+        __builtin_prefetch(grad + at, 0, 2);
     }
+}
+INLINE void fetch_codes(const uint8_t *codes)
+{
+    enum { AHEAD = 1024 };
+    __builtin_prefetch(codes + AHEAD, 1, 2);
 }
 
 /* A group's gradients and kept parameters. What a step mostly goes without is asked for once, not
@@ -237,7 +242,9 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
             else
                 for (int v = 0; v < VECTORS; v++) x[j][v] = vf_all(0);
         }
-        fetch_ahead(p + i, grad + i);
+        fetch_numbers(p + i, grad + i);
+        for (int j = 0; j < k.states; j++)
+            if (place->codes[j]) fetch_codes(place->codes[j] + (k.codes == CODES_4 ? i / 2 : i));
         prepare_group(g, new_p, grad + i, p + i, &numbers);
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
