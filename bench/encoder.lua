@@ -25,7 +25,7 @@ end
 local SENTENCES, EVERY = 200, 41     -- one row in 41 spreads them over the file
 local DRAWN, DRAWS = 40, 40          -- sentences and draws of dropout
 
-local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local shell_quote = require("octet.message").word
 
 local work = os.tmpname()
 os.remove(work)

@@ -17,7 +17,7 @@ if not (python and model and data and examples and rounds) then
   os.exit(1)
 end
 
-local function quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. "'" end
+local quote = require("octet.message").word
 
 local function output_of(words)
   local pipe = assert(io.popen(table.concat(words, " ")))

@@ -222,7 +222,7 @@ end
 
 local function head(o)
   local where = o.device == "cpu" and ("%s, %d threads"):format(octet.isa(), o.threads)
-    or require("octet.machine").open_device(o.device)
+    or octet.open_device(o.device)
   print(("%s, %d tensors; ns and bytes moved are by parameter"):format(where, o.tensors))
 end
 

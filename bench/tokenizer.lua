@@ -9,6 +9,7 @@ package.path = "./lua/?.lua;./lua/?/init.lua;" .. package.path
 local ffi = require "ffi"
 local binding = require "octet.binding"
 local machine = require "octet.machine"
+local message = require "octet.message"
 local text = require "octet.text"
 
 local RUNS = 5
@@ -45,7 +46,7 @@ end
 
 local function quoted(list)
   local words = {}
-  for i, word in ipairs(list) do words[i] = "'" .. word:gsub("'", "'\\''") .. "'" end
+  for i, word in ipairs(list) do words[i] = message.word(word) end
   return table.concat(words, " ")
 end
 

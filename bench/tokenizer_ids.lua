@@ -6,6 +6,7 @@
 -- PEER_PYTHON is a Python that has `tokenizers`. Status 1 where any text's ids differ.
 package.path = "./lua/?.lua;./lua/?/init.lua;" .. package.path
 local ffi = require "ffi"
+local message = require "octet.message"
 local text = require "octet.text"
 
 local python = os.getenv "PEER_PYTHON"
@@ -31,7 +32,7 @@ end
 
 local function quoted(list)
   local words = {}
-  for i, word in ipairs(list) do words[i] = "'" .. word:gsub("'", "'\\''") .. "'" end
+  for i, word in ipairs(list) do words[i] = message.word(word) end
   return table.concat(words, " ")
 end
 

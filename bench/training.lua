@@ -23,7 +23,7 @@ if not (python and folder and glue and steps) then
 end
 local BATCH, SEED = 16, 1
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = require("octet.message").word
 
 local work = os.tmpname()
 os.remove(work)

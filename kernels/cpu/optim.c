@@ -116,7 +116,9 @@ static __attribute__((noinline, cold)) void clear_padding(float x[GROUP], int64_
 INLINE void decode_group(vf x[VECTORS], const uint8_t *codes, int64_t i, float scale,
                          const oct_map *map, kind k)
 {
-    decode(x, codes + (k.codes == CODES_4 ? i / 2 : i), map, k.codes);
+    codes += k.codes == CODES_4 ? i / 2 : i;
+    fetch_codes(codes);
+    decode(x, codes, map, k.codes);
     for (int v = 0; v < VECTORS; v++) x[v] *= scale;
 }
 
@@ -243,8 +245,6 @@ INLINE void step_block(block_state *b, const oct_optim_slot *s, const block_plac
                 for (int v = 0; v < VECTORS; v++) x[j][v] = vf_all(0);
         }
         fetch_numbers(p + i, grad + i);
-        for (int j = 0; j < k.states; j++)
-            if (place->codes[j]) fetch_codes(place->codes[j] + (k.codes == CODES_4 ? i / 2 : i));
         prepare_group(g, new_p, grad + i, p + i, &numbers);
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {

@@ -60,11 +60,12 @@ INLINE int64_t scale_place(const oct_optim_slot &s, int64_t element)
 
 INLINE void share_tile(tile_room *room, tile t)
 {
+    static_assert((int)THREADS >= (int)OCT_CODES, "a thread for each");
     const oct_optim_slot &s = room->slot;
     uint64_t block = (uint64_t)t.first / 16; /* four words for 16 elements */
     for (int j = 0; j < OCT_STATES; j++) {
         if (!s.state[j].codes) continue;
-        load_tables(room->map + j, s.state[j].map, s.stochastic, THREADS);
+        share_tables(room->map + j, s.state[j].map, s.stochastic);
         for (int i = (int)threadIdx.x; i << log2_of(s.block) < t.count; i += THREADS) {
             int64_t element = t.first + ((int64_t)i << log2_of(s.block));
             room->scale[j][i] = s.state[j].absmax[scale_place(s, element)];
@@ -131,16 +132,6 @@ template <class RULE, int STATES> INLINE void find_most(tile_room *room, tile t)
     }
 }
 
-INLINE packed_codes encode_run(const float x[RUN], float absmax, const uint32_t half_words[RUN],
-                               const map_tables *map)
-{
-    float inverse = inverse_of(absmax);
-    packed_codes codes = 0;
-    UNROLL for (int i = 0; i < RUN; i++)
-        codes |= code_in(map, x[i], inverse, half_words[i]) << 8 * i;
-    return codes;
-}
-
 /* Parameters, states, and the new scales. Returns how many of the thread's elements take no part.
  */
 template <class RULE, int STATES> INLINE int write_tile(const tile_room *room, tile t)
@@ -162,10 +153,11 @@ template <class RULE, int STATES> INLINE int write_tile(const tile_room *room, t
             if (state.values) store_run(state.values, first, count, run.x[j]);
             if (!state.codes) continue;
             float absmax = s.whole ? s.next_absmax[j] : __uint_as_float(room->most[j][at >> shift]);
-            packed_codes codes = encode_run(run.x[j], absmax, half_words, room->map + j);
-            store_codes(state.codes, s.bits, first, count, codes);
+            float inverse = inverse_of(absmax);
+            store_codes(state.codes, s.bits, first, count,
+                        codes_in(room->map + j, run.x[j], inverse, half_words));
             if (!s.whole && at % (int)s.block == 0)
-                state.absmax[first >> shift] = inverse_of(absmax) == 0 ? 0 : absmax;
+                state.absmax[first >> shift] = inverse == 0 ? 0 : absmax;
         }
     }
     return left_out;

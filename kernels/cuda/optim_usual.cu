@@ -9,26 +9,14 @@
 #include "kernels/cuda/element.hpp"
 #include "kernels/cuda/plugin.hpp"
 #include "kernels/cuda/run.hpp"
+#include "kernels/cuda/tables.hpp"
 
 enum { TILE = OCT_USUAL_TILE, RUNS = 2, THREADS = TILE / (RUN * RUNS) };
 enum { BLOCKS = TILE / OCT_BLOCK_MIN };
-/* Magnitudes that have been lifted have the exponents from OCT_OCTAVE_FIRST on, four cells each. */
-enum { FIRST_CELL = 4 * OCT_OCTAVE_FIRST };
-
-typedef struct line {
-    float slope, offset;
-} line;
-
-/* Where a cell begins there holds line `first`; from `end` on, the next one. */
-typedef struct alignas(8) cell {
-    float end;
-    int first;
-} cell;
 
 typedef struct usual_map {
     float value[OCT_CODES];
-    cell cells[OCT_CELLS];         /* in their order */
-    alignas(8) line lines[OCT_SEGMENTS];
+    line_tables lines;
 } usual_map;
 
 /* What the threads of a block share. */
@@ -45,55 +33,9 @@ INLINE int place_of(int run) { return RUN * (run * THREADS + (int)threadIdx.x); 
 INLINE void share_map(usual_map *to, const oct_map *map)
 {
     static_assert((int)THREADS >= (int)OCT_CODES, "a thread for each");
-    const oct_lines *lines = &map->chance;
     int i = (int)threadIdx.x;
     if (i < OCT_CODES) to->value[i] = map->value[i];
-    if (i < OCT_CELLS) {
-        int first = lines->cell_segment[(FIRST_CELL + i) % OCT_CELLS];
-        to->cells[i].first = first;
-        to->cells[i].end = lines->end[first];
-    }
-    if (i < OCT_SEGMENTS) {
-        to->lines[i].slope = lines->slope[i];
-        to->lines[i].offset = lines->offset[i];
-    }
-}
-
-/* ---- codes ----------------------------------------------------------------------------------- */
-
-/* The bits of a value's place (kernels/map.h). */
-INLINE uint32_t place_bits(float x, float factor, const usual_map *map)
-{
-    float y = fmaf(fabsf(x), factor, OCT_CHANCE_LIFT);
-    const cell c = map->cells[(int)(__float_as_uint(y) >> 21) - FIRST_CELL];
-    const line l = map->lines[c.first + (y >= c.end)];
-    return __float_as_uint(fmaf(y, l.slope, l.offset));
-}
-
-INLINE packed_codes signed_codes(const float x[RUN], float factor, const uint32_t half_words[RUN],
-                                 const usual_map *map)
-{
-    int place[RUN];
-    UNROLL for (int i = 0; i < RUN; i++) {
-        int entry = (int)OCT_PLACE_OF(place_bits(x[i], factor, map) + half_words[i]);
-        place[i] = signbit(x[i]) ? entry : -entry;
-    }
-    /* Code 127 - place, from -128 on; 128 of the negative side has been cut to 127. */
-    return pack_signed(place) ^ 0x7F7F7F7Fu;
-}
-
-INLINE packed_codes unsigned_codes(const float x[RUN], float factor,
-                                   const uint32_t half_words[RUN], const usual_map *map)
-{
-    int code[RUN];
-    UNROLL for (int i = 0; i < RUN; i++) {
-        uint32_t bits = place_bits(x[i], factor, map), number = __float_as_uint(x[i]);
-        if (bits > OCT_PLACE_LAST) bits = OCT_PLACE_LAST;
-        bits = OCT_PLACE_OF(bits + half_words[i] - 0x10000);
-        /* 0 stays 0; the bits of anything else are more than a code. */
-        code[i] = (int)(bits < number ? bits : number);
-    }
-    return pack_unsigned(code);
+    share_lines(&to->lines, &map->chance);
 }
 
 /* ---- a tile ---------------------------------------------------------------------------------- */
@@ -192,12 +134,9 @@ INLINE void write_codes(elements<STATES> *e, const usual_room *room, const uint3
     UNROLL for (int j = 0; j < STATES; j++) {
         if (!(there >> j & 1)) continue;
         bool is_signed = s.state[j].map->is_signed != 0;
-        UNROLL for (int r = 0; r < RUNS; r++) {
-            const usual_map *map = room->map + j;
-            float factor = room->factor[j][place_of(r) >> shift];
-            codes[j][r] = is_signed ? signed_codes(e->x[j][r], factor, half_words[r], map)
-                                    : unsigned_codes(e->x[j][r], factor, half_words[r], map);
-        }
+        UNROLL for (int r = 0; r < RUNS; r++)
+            codes[j][r] = codes_by_line(e->x[j][r], room->factor[j][place_of(r) >> shift],
+                                        half_words[r], &room->map[j].lines, is_signed);
     }
     UNROLL for (int j = 0; j < STATES; j++)
         UNROLL for (int r = 0; r < RUNS && (there >> j & 1); r++)
@@ -243,7 +182,7 @@ __global__ void __launch_bounds__(THREADS, 4)
 
 #define USUAL_CASE(name)                                                                           \
     case OCT_RULE_##name:                                                                          \
-        LAUNCH(usual_kernel<name##_of>, (unsigned)given->usual_blocks, THREADS, cuda_stream(),     \
+        LAUNCH(usual_kernel<name##_of>, (unsigned)work.usual_blocks, THREADS, cuda_stream(),       \
                total, work);                                                                       \
         break;
 

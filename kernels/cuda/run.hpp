@@ -12,31 +12,7 @@ template <class T> struct alignas(RUN * sizeof(T)) even_run {
     T x[RUN];
 };
 
-/* Numbers first .. first + count - 1 of an array, and zeros behind them. count <= RUN; where it is
- * not above 0 there are none. */
-template <class T> INLINE void load_run(T to[RUN], const void *array, int64_t first, int count)
-{
-    const T *from = (const T *)array + first;
-    if (count >= RUN && (uintptr_t)from % sizeof(even_run<T>) == 0) {
-        even_run<T> run = *(const even_run<T> *)from;
-        UNROLL for (int i = 0; i < RUN; i++) to[i] = run.x[i];
-    } else {
-        UNROLL for (int i = 0; i < RUN; i++) to[i] = i < count ? from[i] : T(0);
-    }
-}
-
-template <class T> INLINE void store_run(void *array, int64_t first, int count, const T from[RUN])
-{
-    T *to = (T *)array + first;
-    if (count >= RUN && (uintptr_t)to % sizeof(even_run<T>) == 0) {
-        even_run<T> run;
-        UNROLL for (int i = 0; i < RUN; i++) run.x[i] = from[i];
-        *(even_run<T> *)to = run;
-    } else {
-        UNROLL for (int i = 0; i < RUN && i < count; i++) to[i] = from[i];
-    }
-}
-
+/* All four, which lie evenly. */
 template <class T> INLINE void load_even(T to[RUN], const T *from)
 {
     even_run<T> run = *(const even_run<T> *)from;
@@ -48,6 +24,26 @@ template <class T> INLINE void store_even(T *to, const T from[RUN])
     even_run<T> run;
     UNROLL for (int i = 0; i < RUN; i++) run.x[i] = from[i];
     *(even_run<T> *)to = run;
+}
+
+/* Numbers first .. first + count - 1 of an array, and zeros behind them. Where count
+ * is not above 0 there are none. */
+template <class T> INLINE void load_run(T to[RUN], const void *array, int64_t first, int count)
+{
+    const T *from = (const T *)array + first;
+    if (count >= RUN && (uintptr_t)from % sizeof(even_run<T>) == 0)
+        load_even(to, from);
+    else
+        UNROLL for (int i = 0; i < RUN; i++) to[i] = i < count ? from[i] : T(0);
+}
+
+template <class T> INLINE void store_run(void *array, int64_t first, int count, const T from[RUN])
+{
+    T *to = (T *)array + first;
+    if (count >= RUN && (uintptr_t)to % sizeof(even_run<T>) == 0)
+        store_even(to, from);
+    else
+        UNROLL for (int i = 0; i < RUN && i < count; i++) to[i] = from[i];
 }
 
 /* ---- draws ----------------------------------------------------------------------------------- */

@@ -4,8 +4,88 @@
  * of lines (kernels/map.h) from a value's cell and one comparison. */
 #ifndef OCT_CUDA_TABLES_HPP
 #define OCT_CUDA_TABLES_HPP
+#include "kernels/cuda/run.hpp"
 #include "kernels/cuda/runtime.hpp"
 #include "kernels/map.h"
+
+/* ---- maps of lines, by chance ---------------------------------------------------------------- */
+
+typedef struct line {
+    float slope, offset;
+} line;
+
+/* Where a cell begins there holds line `first`; from `end` on, the next one. */
+typedef struct alignas(8) cell {
+    float end;
+    int first;
+} cell;
+
+typedef struct line_tables {
+    cell cells[OCT_CELLS];
+    alignas(8) line lines[OCT_SEGMENTS];
+} line_tables;
+
+/* By all threads of the block, of which there is one for each cell at least. They must wait for
+ * each other afterwards. */
+INLINE void share_lines(line_tables *to, const oct_lines *lines)
+{
+    int i = (int)threadIdx.x;
+    if (i < OCT_CELLS) {
+        int first = lines->cell_segment[i];
+        to->cells[i].first = first;
+        to->cells[i].end = lines->end[first];
+    }
+    if (i < OCT_SEGMENTS) {
+        to->lines[i].slope = lines->slope[i];
+        to->lines[i].offset = lines->offset[i];
+    }
+}
+
+/* The bits of a value's place (kernels/map.h). */
+INLINE uint32_t place_bits(float x, float factor, const line_tables *map)
+{
+    float y = fmaf(fabsf(x), factor, OCT_CHANCE_LIFT);
+    const cell c = map->cells[__float_as_uint(y) >> 21 & (OCT_CELLS - 1)];
+    const line l = map->lines[c.first + (y >= c.end)];
+    return __float_as_uint(fmaf(y, l.slope, l.offset));
+}
+
+INLINE packed_codes signed_codes(const float x[RUN], float factor, const uint32_t half_words[RUN],
+                                 const line_tables *map)
+{
+    int place[RUN];
+    UNROLL for (int i = 0; i < RUN; i++) {
+        int entry = (int)OCT_PLACE_OF(place_bits(x[i], factor, map) + half_words[i]);
+        place[i] = signbit(x[i]) ? entry : -entry;
+    }
+    /* Code 127 - place, from -128 on; 128 of the negative side has been cut to 127. */
+    return pack_signed(place) ^ 0x7F7F7F7Fu;
+}
+
+INLINE packed_codes unsigned_codes(const float x[RUN], float factor,
+                                   const uint32_t half_words[RUN], const line_tables *map)
+{
+    int code[RUN];
+    UNROLL for (int i = 0; i < RUN; i++) {
+        uint32_t bits = place_bits(x[i], factor, map), number = __float_as_uint(x[i]);
+        if (bits > OCT_PLACE_LAST) bits = OCT_PLACE_LAST;
+        bits = OCT_PLACE_OF(bits + half_words[i] - 0x10000);
+        /* 0 stays 0; the bits of anything else are more than a code. */
+        code[i] = (int)(bits < number ? bits : number);
+    }
+    return pack_unsigned(code);
+}
+
+/* factor: what the values are to be multiplied with, the map's scale among it. */
+INLINE packed_codes codes_by_line(const float x[RUN], float factor,
+                                  const uint32_t half_words[RUN], const line_tables *map,
+                                  bool is_signed)
+{
+    return is_signed ? signed_codes(x, factor, half_words, map)
+                     : unsigned_codes(x, factor, half_words, map);
+}
+
+/* ---- any map --------------------------------------------------------------------------------- */
 
 /* How a slot's codes are found: to the nearest; by chance, in a map of lines or in any other. */
 enum coding { CODE_NEAREST, CODE_BY_LINE, CODE_BY_GAP };
@@ -13,41 +93,29 @@ enum coding { CODE_NEAREST, CODE_BY_LINE, CODE_BY_GAP };
 typedef struct map_tables {
     float value[OCT_CODES];
     float other[OCT_CODES]; /* NEAREST: the bounds; BY_GAP: the inverse gaps */
-    struct {
-        float slope, offset;
-    } line[OCT_SEGMENTS];
-    float end[OCT_SEGMENTS];
-    uint8_t cell_segment[OCT_CELLS];
-    float scale, lift;
-    int32_t coding, is_signed, levels, least, zero, top;
+    line_tables lines;      /* BY_LINE */
+    float scale;
+    int32_t coding, is_signed, levels, least, zero;
 } map_tables;
 
-/* By all `threads` of the block, which must wait for each other afterwards. */
-INLINE void load_tables(map_tables *to, const oct_map *map, int stochastic, int threads)
+/* As share_lines. */
+INLINE void share_tables(map_tables *to, const oct_map *map, int stochastic)
 {
-    const oct_lines *lines = &map->chance;
     int coding = !stochastic ? CODE_NEAREST : map->has_lines ? CODE_BY_LINE : CODE_BY_GAP;
     const float *other = coding == CODE_NEAREST ? map->bound : map->gap_inverse;
-    for (int i = (int)threadIdx.x; i < map->levels; i += threads) {
+    int i = (int)threadIdx.x;
+    if (i < map->levels) {
         to->value[i] = map->value[i];
-        if (coding != CODE_BY_LINE) to->other[i] = other[i];
+        to->other[i] = other[i];
     }
-    for (int i = (int)threadIdx.x; coding == CODE_BY_LINE && i < OCT_CELLS; i += threads) {
-        to->cell_segment[i] = lines->cell_segment[i];
-        if (i >= OCT_SEGMENTS) continue;
-        to->line[i].slope = lines->slope[i];
-        to->line[i].offset = lines->offset[i];
-        to->end[i] = lines->end[i];
-    }
-    if (threadIdx.x != 0) return;
-    to->scale = lines->scale;
-    to->lift = lines->lift;
+    if (coding == CODE_BY_LINE) share_lines(&to->lines, &map->chance);
+    if (i != 0) return;
+    to->scale = map->chance.scale;
     to->coding = coding;
     to->is_signed = map->is_signed;
     to->levels = map->levels;
     to->least = map->least;
     to->zero = map->zero;
-    to->top = map->top;
 }
 
 /* The last of `count` ascending numbers that x is not below; number 0 is never looked at. count: a
@@ -58,23 +126,6 @@ INLINE int search(const float *table, int count, float x)
     for (int step = count / 2; step > 0; step /= 2)
         if (x >= table[found + step]) found += step;
     return found;
-}
-
-/* factor: what x is to be multiplied with, the map's scale among it. */
-INLINE unsigned code_by_line(float x, float factor, uint32_t half_word, const map_tables *map)
-{
-    float y = fmaf(fabsf(x), factor, map->lift);
-    int segment = map->cell_segment[__float_as_uint(y) >> 21 & (OCT_CELLS - 1)];
-    segment += y >= map->end[segment];
-    uint32_t bits = __float_as_uint(fmaf(y, map->line[segment].slope, map->line[segment].offset));
-    if (!map->is_signed) {
-        if (bits > OCT_PLACE_LAST) bits = OCT_PLACE_LAST;
-        return x == 0 ? 0 : OCT_PLACE_OF(bits + half_word - 0x10000);
-    }
-    int entry = (int)OCT_PLACE_OF(bits + half_word), is_negative = signbit(x) ? 1 : 0;
-    int last = is_negative ? OCT_SIGNED_ZERO : map->top;
-    if (entry > last) entry = last;
-    return (unsigned)(OCT_SIGNED_ZERO + (is_negative ? -entry : entry));
 }
 
 /* The half-word as a number in (1, 2), the middle of one of 65,536 equal parts. */
@@ -91,12 +142,21 @@ INLINE unsigned code_by_gap(float x, float draw, const map_tables *map)
     return (unsigned)(map->is_signed && fabsf(x) < OCT_CHANCE_LEAST ? map->zero : code);
 }
 
-/* The code of a value of a block whose scale has this inverse. */
-INLINE unsigned code_in(const map_tables *map, float x, float inverse, uint32_t half_word)
+/* The codes of a run of a block whose scale has this inverse. */
+INLINE packed_codes codes_in(const map_tables *map, const float x[RUN], float inverse,
+                             const uint32_t half_words[RUN])
 {
-    if (map->coding == CODE_BY_LINE) return code_by_line(x, inverse * map->scale, half_word, map);
-    if (map->coding == CODE_NEAREST) return (unsigned)search(map->other, map->levels, x * inverse);
-    return code_by_gap(x * inverse, one_and_draw(half_word), map);
+    packed_codes codes = 0;
+    if (map->coding == CODE_BY_LINE)
+        return codes_by_line(x, inverse * map->scale, half_words, &map->lines, map->is_signed);
+    UNROLL for (int i = 0; i < RUN; i++) {
+        float y = x[i] * inverse;
+        unsigned code = map->coding == CODE_NEAREST
+                            ? (unsigned)search(map->other, map->levels, y)
+                            : code_by_gap(y, one_and_draw(half_words[i]), map);
+        codes |= code << 8 * i;
+    }
+    return codes;
 }
 
 #endif

@@ -75,14 +75,14 @@ local function in_octet_cache(name)
   return M.cache() .. "/models/" .. name
 end
 
---- The snapshot that the hub's own cache holds of a model's main branch; else nil and the place.
+--- The snapshot that the hub's own cache holds of a model's main branch; else where that would
+-- be.
 local function in_hub_cache(name)
   local place = hub_cache() .. "/models--" .. name:gsub("/", "--")
   local reference = place .. "/refs/main"
-  if not file.is_file(reference) then return nil, place end
+  if not file.is_file(reference) then return place end
   local revision = file.read(reference, 1000):match "^%s*(%x+)%s*$"
-  if not revision then return nil, place end
-  return place .. "/snapshots/" .. revision, place
+  return revision and place .. "/snapshots/" .. revision or place
 end
 
 -- ---- download ----------------------------------------------------------------------------------
@@ -195,8 +195,7 @@ function M.find(name)
   if not is_hub_name(name) then return nil, tried end
   for _, look in ipairs {in_octet_cache, in_hub_cache} do
     -- Where the environment names no home there may still be the hub's cache, of another variable.
-    local known, folder, place = pcall(look, name)
-    folder = folder or place
+    local known, folder = pcall(look, name)
     local missing = known and lacks(folder)
     if known and not missing then return folder, tried end
     tried[#tried + 1] = not known and folder

@@ -31,12 +31,12 @@ function M.shown(value)
   return type(value) == "string" and ('"%s"'):format(value) or tostring(value):match "^[^\n]*"
 end
 
---- A path as a word of a command that somebody may copy into a shell.
--- @tparam string path
+--- A text as one word of a shell's command.
+-- @tparam string text
 -- @treturn string
-function M.word(path)
-  if not path:find "[^%w@%%+=:,./_-]" then return path end
-  return "'" .. path:gsub("'", "'\\''") .. "'"
+function M.word(text)
+  if text:find "^[%w@%%+=:,./_-]+$" then return text end
+  return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
 return M

@@ -1,6 +1,7 @@
 --- A BERT of 2 layers, 32 wide, with random weights, and small data sets in GLUE's layouts: what
 -- the recipes' specs run on.
 local file = require "octet.file"
+local message = require "octet.message"
 local octet = require "octet"
 
 local M = {}
@@ -119,7 +120,6 @@ function M.own_table(path, label_of)
   return texts, labels
 end
 
-local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
 --- Run a recipe.
 -- @tparam string name
@@ -131,7 +131,7 @@ local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 function M.run(name, arguments, o)
   o = o or {}
   local words = {}
-  for i, argument in ipairs(arguments) do words[i] = quoted(argument) end
+  for i, argument in ipairs(arguments) do words[i] = message.word(argument) end
   local errors, input = os.tmpname(), os.tmpname()
   file.save(input, o.input or "")
   -- One thread: what is so small gains nothing by two, and other work is not held up.
